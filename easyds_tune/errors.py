@@ -1,0 +1,50 @@
+"""Errors that a user may meet. One root, all picklable: Ray carries them between processes."""
+
+from __future__ import annotations
+
+
+class EasyDSError(Exception):
+    """Root of every error this package raises on purpose."""
+
+    exit_code = 1
+
+
+class ProblemsError(EasyDSError):
+    """Something the user wrote or gave is wrong; all problems are collected before raising."""
+
+    exit_code = 2
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(problems)
+        self.problems = list(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+class SpecError(ProblemsError):
+    """The sweep's YAML, an override or a name breaks a rule."""
+
+
+class DataError(ProblemsError):
+    """A data file or data set cannot be read as what the spec says it is."""
+
+
+class ModelError(ProblemsError):
+    """A model folder, adapter or tokenizer is missing or does not fit the spec."""
+
+
+class CheckpointError(EasyDSError):
+    """A checkpoint is incomplete or its files do not match its manifest."""
+
+
+class JournalError(EasyDSError):
+    """A sweep's journal is damaged in the middle or cannot be read."""
+
+
+class DivergedError(EasyDSError):
+    """A trial's loss or metric is not finite; trial state DIVERGED."""
+
+
+class ExportError(EasyDSError):
+    """An exported model does not behave like the checkpoint it came from."""
