@@ -1,0 +1,202 @@
+"""Checks across fields: what pydantic cannot see in one field alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from easyds_tune.errors import SpecError
+from easyds_tune.spec.argument_names import COMMON, EXTRA, RESERVED
+from easyds_tune.spec.data import DataSource
+from easyds_tune.spec.deepspeed import batch_problems, deepspeed_config
+from easyds_tune.spec.messages import did_you_mean, model_at, validation_problems
+from easyds_tune.spec.search import FloatParam
+from easyds_tune.spec.sweep import SweepSpec, set_path
+
+JUDGED = ["eval/reward", "eval/kl", "eval/kl_k1", "eval/kl_sequence", "eval/length",
+          "eval/distinct_2"]  # fmt: skip
+TRAINED = ["train/loss", "train/grad_norm", "train/learning_rate"]
+METRICS = {
+    "sft": [*JUDGED, "eval/loss", *TRAINED],
+    "dpo": [*JUDGED, *TRAINED],
+    "rm": ["eval/accuracy", "eval/loss", "eval/margin", *TRAINED],
+}
+SEARCHABLE = ("algorithm", "model", "training")
+FIXED = {
+    "algorithm.type": "a sweep trains with one algorithm",
+    "model.model_name_or_path": "all trials share one base",
+    "model.revision": "all trials share one base",
+    "model.dtype": "all trials share one base",
+    "model.attn_implementation": "all trials share one base",
+    "model.trust_remote_code": "all trials share one base",
+    "training.max_steps": "the budget is the scheduler's to cut",
+    "training.num_train_epochs": "the budget is the scheduler's to cut",
+    "training.eval_steps": "trials are compared at the same steps",
+}
+
+
+def spec_problems(spec: SweepSpec) -> list[str]:
+    """Every contradiction inside a spec that is valid field by field; empty where it is sound."""
+    return [
+        *_objective_problems(spec),
+        *_budget_problems(spec),
+        *_argument_problems(spec),
+        *_search_problems(spec),
+        *_deepspeed_problems(spec),
+        *_missing_files(spec),
+    ]
+
+
+def _objective_problems(spec: SweepSpec) -> list[str]:
+    kind, metric = spec.algorithm.type, spec.objective.metric
+    if kind == "rm" and spec.judge is not None:
+        return ["judge: a reward model writes no replies; it is judged by eval/accuracy, remove it"]
+    known = METRICS[kind]
+    if metric not in known:
+        hint = did_you_mean(metric, known) or f"; it reports {', '.join(known)}"
+        return [f"objective.metric: {kind} does not report {metric}{hint}"]
+    if metric in JUDGED and spec.judge is None:
+        return [f"judge: is required and missing: the objective is {metric}"]
+    return []
+
+
+def _budget_problems(spec: SweepSpec) -> list[str]:
+    steps, every = spec.training.max_steps, spec.training.eval_steps
+    grace = spec.scheduler.grace_period
+    problems = []
+    if steps is not None and every is not None and every > max(steps, 1):
+        problems.append(f"training.eval_steps: must be at most max_steps, got {every} > {steps}")
+    if steps is not None and grace is not None and grace > steps:
+        problems.append(f"scheduler.grace_period: must be within max_steps, got {grace} > {steps}")
+    return problems
+
+
+def _argument_problems(spec: SweepSpec) -> list[str]:
+    known = COMMON | EXTRA[spec.algorithm.type]
+    problems = []
+    for name in spec.training.training_arguments:
+        path = f"training.training_arguments.{name}"
+        if name in RESERVED:
+            problems.append(f"{path}: {RESERVED[name]}")
+        elif name not in known:
+            problems.append(f"{path}: unknown argument{did_you_mean(name, sorted(known))}")
+    return problems
+
+
+def _search_problems(spec: SweepSpec) -> list[str]:
+    problems: list[str] = []
+    raw = spec.model_dump()
+    for path, param in spec.search_space.items():
+        problem = _path_problem(spec, path)
+        if problem:
+            problems.append(f"search_space.{path}: {problem}")
+            continue
+        values = param.end_points()
+        if isinstance(param, FloatParam):
+            values.append(param.low + (param.high - param.low) * 0.381966)
+        for value in values:
+            problem = _value_problem(raw, path, value)
+            if problem:
+                problems.append(f"search_space.{path}: {problem}")
+                break
+    return problems
+
+
+def _path_problem(spec: SweepSpec, path: str) -> str | None:
+    """Why a dotted path cannot be searched."""
+    if path in FIXED:
+        return f"cannot be searched: {FIXED[path]}"
+    head, _, rest = path.partition(".")
+    model: type[BaseModel] | None = SweepSpec
+    raw: Any = spec.model_dump()
+    if head in SweepSpec.model_fields and head not in SEARCHABLE:
+        return f"cannot be searched; what can be is under {', '.join(SEARCHABLE)}"
+    for key in path.split("."):
+        if model is None:
+            return "is no field of the spec"
+        if key not in model.model_fields:
+            hint = did_you_mean(path, searchable_paths(spec))
+            return f"is no field of the spec{hint}"
+        raw = raw.get(key) if isinstance(raw, dict) else None
+        model = model_at(model, key, raw)
+    if model is not None or not rest:
+        return "names a section; name one of its fields"
+    return None
+
+
+def searchable_paths(spec: SweepSpec) -> list[str]:
+    """Every dotted path a search space may name for this algorithm."""
+    return [
+        f"{section}.{field}"
+        for section in SEARCHABLE
+        for field in type(getattr(spec, section)).model_fields
+        if f"{section}.{field}" not in FIXED
+    ]
+
+
+def _value_problem(raw: dict[str, Any], path: str, value: Any) -> str | None:
+    """Why the spec refuses one value of a searched field."""
+    import copy
+
+    changed = copy.deepcopy(raw)
+    set_path(changed, path, value)
+    try:
+        SweepSpec.model_validate(changed)
+    except ValidationError as error:
+        reasons = validation_problems(error, changed)
+        return f"the value {value!r} is refused: " + "; ".join(reasons)
+    return None
+
+
+def _deepspeed_problems(spec: SweepSpec) -> list[str]:
+    try:
+        config = deepspeed_config(spec.deepspeed)
+    except SpecError as error:
+        return error.problems
+    problems = batch_problems(
+        config,
+        spec.training.per_device_train_batch_size,
+        spec.training.gradient_accumulation_steps,
+    )
+    if spec.searches_batch and not problems:
+        fixed = [key for key in ("train_batch_size", "train_micro_batch_size_per_gpu",
+                                 "gradient_accumulation_steps")
+                 if config.get(key, "auto") != "auto"]  # fmt: skip
+        problems = [f"deepspeed.{key}: must be auto where the batch is searched" for key in fixed]
+    return problems
+
+
+def is_local_path(name: str) -> bool:
+    """Whether a model name can only mean a folder on this machine: hub names have one slash."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
+
+
+def _missing_files(spec: SweepSpec) -> list[str]:
+    """Local models and data files that are not there."""
+    problems = []
+    models = {"model.model_name_or_path": spec.model.model_name_or_path}
+    if spec.judge:
+        models["judge.reward.model_name_or_path"] = spec.judge.reward.model_name_or_path
+    for path, name in models.items():
+        if (
+            is_local_path(name)
+            and not (Path(name).expanduser() / "config.json").is_file()
+            and not (Path(name).expanduser() / "adapter_config.json").is_file()
+        ):
+            what = "has no config.json" if Path(name).expanduser().is_dir() else "no such folder"
+            problems.append(f"{path}: {what}: {name}")
+    sources: dict[str, Any] = {"data.train": spec.data.train, "data.eval": spec.data.eval}
+    if spec.judge:
+        sources["judge.prompts"] = spec.judge.prompts
+    for path, value in sources.items():
+        for source in value if isinstance(value, tuple) else [value]:
+            if isinstance(source, DataSource) and _looks_like_a_file(source.path):
+                problems.append(f"{path}: no such file: {source.path}")
+    return problems
+
+
+def _looks_like_a_file(name: str) -> bool:
+    path = Path(name).expanduser()
+    return not path.exists() and (is_local_path(name) or path.suffix != "")

@@ -1,0 +1,176 @@
+"""From a YAML file and `--set` overrides to one validated SweepSpec, or all problems at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from easyds_tune.errors import SpecError
+from easyds_tune.spec.check import spec_problems
+from easyds_tune.spec.messages import validation_problems
+from easyds_tune.spec.sweep import SweepSpec, set_path
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, with numbers such as 1e-5 read as numbers and no repeated keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (str, int, float, bool)) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is written twice", key_node.start_mark
+                )
+            if isinstance(key, (str, int, float, bool)):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML text; SpecError with the line where it is broken."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error)
+        raise SpecError([f"{where}{line}: not valid YAML: {reason}"]) from error
+    except (ValueError, RecursionError) as error:
+        raise SpecError([f"{where}: not valid YAML: {error}"]) from error
+
+
+def find_spec(name: str) -> Path:
+    """The file behind a name: as written, else in sweeps/; with or without its .yaml."""
+    for folder in (Path(), Path("sweeps")):
+        for candidate in (name, f"{name}.yaml"):
+            path = folder / candidate
+            if path.is_file():
+                return path
+    known = sorted(path.name for path in Path("sweeps").glob("*.yaml"))
+    hint = f"; sweeps/ has {', '.join(known)}" if known else ""
+    raise SpecError([f"{name}: no such file here or in sweeps/{hint}"])
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError([f"{path}: must be UTF-8, byte {error.start} is not"]) from error
+    except OSError as error:
+        raise SpecError([f"{path}: cannot be read: {error.strerror}"]) from error
+    raw = read_yaml(text, str(path))
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise SpecError([f"{path}: must hold a mapping of settings"])
+    return raw
+
+
+def _inline_search_space(raw: dict[str, Any], spec_path: Path | None) -> None:
+    """Replace the name of a search-space file by what it holds."""
+    name = raw.get("search_space")
+    if not isinstance(name, str):
+        return
+    folders = [Path(), Path("search_spaces")]
+    if spec_path:
+        folders += [spec_path.parent, spec_path.parent.parent / "search_spaces"]
+    for folder in folders:
+        for candidate in (name, f"{name}.yaml"):
+            if (folder / candidate).is_file():
+                raw["search_space"] = _read_file(folder / candidate)
+                return
+    known = sorted({path.stem for folder in folders[1:] for path in folder.glob("*.yaml")})
+    hint = f"; search_spaces/ has {', '.join(known)}" if known else ""
+    raise SpecError([f"search_space: no file {name!r}{hint}"])
+
+
+def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> None:
+    """Apply `a.b=c` overrides in place; the value is read as YAML."""
+    problems = []
+    for override in overrides:
+        path, sign, text = override.partition("=")
+        if not sign or not re.fullmatch(r"[A-Za-z_]\w*(\.[^.=\s]+)*", path.strip()):
+            problems.append(f"--set {override}: must look like training.learning_rate=1e-4")
+            continue
+        try:
+            value = read_yaml(text, f"--set {path}")
+            # A searched field is one key with dots in it, not a nested mapping.
+            if path.startswith("search_space."):
+                space = raw.setdefault("search_space", {})
+                space[path.removeprefix("search_space.").strip()] = value
+            else:
+                set_path(raw, path.strip(), value)
+        except SpecError as error:
+            problems += error.problems
+        except (KeyError, TypeError, AttributeError):
+            problems.append(f"--set {override}: {path} runs through a field that has no subfields")
+    if problems:
+        raise SpecError(problems)
+
+
+def load_sweep(name: str, overrides: list[str] | None = None) -> SweepSpec:
+    """Read, complete and check a sweep's spec.
+
+    name: a path, or a bare name looked for in the working directory and then in sweeps/.
+    overrides: `a.b=c` texts, applied before validation.
+    Raises SpecError with every problem found; nothing is started or written.
+    """
+    path = find_spec(name)
+    raw = _read_file(path)
+    problems: list[str] = []
+    for complete in (_inline_search_space, lambda raw, _: apply_overrides(raw, overrides or [])):
+        try:
+            complete(raw, path)
+        except SpecError as error:
+            problems += error.problems
+            raw.pop("search_space", None)
+    raw.setdefault("name", path.stem)
+    return validate(raw, problems)
+
+
+def validate(raw: dict[str, Any], problems: list[str] | None = None) -> SweepSpec:
+    """A raw mapping as a checked SweepSpec; SpecError with all problems, earlier ones first."""
+    problems = list(problems or [])
+    spec: SweepSpec | None = None
+    try:
+        spec = SweepSpec.model_validate(raw)
+    except ValidationError as error:
+        problems += validation_problems(error, raw)
+        spec = _without_what_is_wrong(raw, error)
+    if spec is not None:
+        problems += [problem for problem in spec_problems(spec) if problem not in problems]
+    if problems or spec is None:
+        raise SpecError(problems)
+    return spec
+
+
+def _without_what_is_wrong(raw: dict[str, Any], error: ValidationError) -> SweepSpec | None:
+    """The spec with its refused fields at their defaults, so that the other checks can run too."""
+    import copy
+
+    trimmed = copy.deepcopy(raw)
+    for item in error.errors():
+        place: Any = trimmed
+        keys = list(item["loc"])
+        while keys and isinstance(place, dict):
+            key = keys.pop(0)
+            if key not in place:
+                continue
+            if not keys or not isinstance(place[key], dict):
+                del place[key]
+                break
+            place = place[key]
+    try:
+        return SweepSpec.model_validate(trimmed)
+    except ValidationError:
+        return None

@@ -1,0 +1,142 @@
+"""What is searched and how: the space, the sampler, the scheduler and the objective."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from easyds_tune.spec.base import Spec
+
+
+class FloatParam(Spec):
+    """A real number between two bounds."""
+
+    type: Literal["float"] = "float"
+    """Selects this kind."""
+    low: float
+    """Smallest value, included."""
+    high: float
+    """Largest value, included."""
+    log: bool = False
+    """Search the logarithm: for scales such as a learning rate."""
+    step: float | None = Field(None, gt=0)
+    """Distance between allowed values; not together with `log`."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> FloatParam:
+        _check_range(self.low, self.high, self.log, self.step)
+        return self
+
+    def end_points(self) -> list[Any]:
+        """Values to try on the spec before anything starts."""
+        return [self.low, self.high]
+
+
+class IntParam(Spec):
+    """A whole number between two bounds."""
+
+    type: Literal["int"]
+    """Selects this kind."""
+    low: int
+    """Smallest value, included."""
+    high: int
+    """Largest value, included."""
+    log: bool = False
+    """Search the logarithm: for scales such as a batch size."""
+    step: int | None = Field(None, ge=1)
+    """Distance between allowed values; not together with `log`."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> IntParam:
+        _check_range(self.low, self.high, self.log, self.step)
+        return self
+
+    def end_points(self) -> list[Any]:
+        """Values to try on the spec before anything starts."""
+        return [self.low, self.high]
+
+
+class ChoiceParam(Spec):
+    """One of several values, in no order."""
+
+    type: Literal["choice"] = "choice"
+    """Selects this kind."""
+    choice: list[Any] = Field(min_length=1)
+    """The values; each must be one that the field accepts."""
+
+    @field_validator("choice")
+    @classmethod
+    def _no_twins(cls, values: list[Any]) -> list[Any]:
+        if len({repr(value) for value in values}) != len(values):
+            raise ValueError(f"choice must not repeat a value, got {values}")
+        return values
+
+    def end_points(self) -> list[Any]:
+        """Values to try on the spec before anything starts."""
+        return list(self.choice)
+
+
+def _check_range(low: float, high: float, log: bool, step: float | None) -> None:
+    if not low < high:
+        raise ValueError(f"low < high must hold, got low={low} and high={high}")
+    if log and low <= 0:
+        raise ValueError(f"low must be positive where log is true, got low={low}")
+    if log and step is not None:
+        raise ValueError("step and log exclude each other; drop one of them")
+    if step is not None and step > high - low:
+        raise ValueError(f"step must fit between low and high, got step={step}")
+
+
+Param = Annotated[FloatParam | IntParam | ChoiceParam, Field(discriminator="type")]
+
+
+def param_kind(value: object) -> object:
+    """Fill in `type`: a list or `choice:` is a choice, two whole bounds are an int, else float."""
+    if isinstance(value, list):
+        return {"type": "choice", "choice": value}
+    if isinstance(value, dict) and "type" not in value:
+        if "choice" in value:
+            return {"type": "choice", **value}
+        whole = all(type(value.get(key)) is int for key in ("low", "high"))
+        return {"type": "int" if whole else "float", **value}
+    return value
+
+
+class SearchSpec(Spec):
+    """How many trials, and what proposes them."""
+
+    num_trials: int = Field(16, ge=1)
+    """Trials in total, the default configuration (trial 0) included."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """`tpe` learns from the finished trials; `random` does not."""
+    startup_trials: int = Field(5, ge=1)
+    """Random trials before `tpe` starts to learn."""
+
+
+class SchedulerSpec(Spec):
+    """What stops trials early. Rungs are in steps."""
+
+    type: Literal["asha", "none"] = "asha"
+    """`asha` stops the worse trials at each rung; `none` lets every trial run to its end."""
+    grace_period: int | None = Field(None, ge=1)
+    """The first rung, in steps; null is the first evaluation."""
+    reduction_factor: float = Field(3, ge=2)
+    """At each rung the best 1 / reduction_factor go on; rungs grow by the same factor."""
+
+
+class ObjectiveSpec(Spec):
+    """What makes one trial better than another."""
+
+    metric: str = Field("eval/reward", min_length=1)
+    """A metric the algorithm reports."""
+    mode: Literal["max", "min"] = "max"
+    """Whether more or less of it is better."""
+
+    @field_validator("mode")
+    @classmethod
+    def _losses_go_down(cls, mode: str, info: ValidationInfo) -> str:
+        metric = info.data.get("metric", "")
+        if mode == "max" and metric.endswith("/loss"):
+            raise ValueError(f"mode must be min for {metric}: a loss is better when lower")
+        return mode

@@ -1,0 +1,210 @@
+"""One sweep as a whole, and the single trials that come out of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from easyds_tune.spec.algorithm import AlgorithmSpec
+from easyds_tune.spec.base import Spec
+from easyds_tune.spec.data import DataSpec
+from easyds_tune.spec.judge import JudgeSpec
+from easyds_tune.spec.model import ModelSpec
+from easyds_tune.spec.resources import ResourcesSpec
+from easyds_tune.spec.search import ObjectiveSpec, Param, SchedulerSpec, SearchSpec, param_kind
+from easyds_tune.spec.training import TrainingSpec
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+BATCH_FIELDS = ("training.per_device_train_batch_size", "training.gradient_accumulation_steps")
+
+
+class OutputSpec(Spec):
+    """Where a sweep leaves what it made."""
+
+    folder: str = Field("results", min_length=1)
+    """Folder that holds one folder per sweep."""
+
+
+class Budget(Spec):
+    """A trial's length, in its own steps."""
+
+    max_steps: int
+    """Steps of the whole trial."""
+    eval_steps: int
+    """Steps between evaluations; the last step is always evaluated."""
+
+
+class SweepSpec(Spec):
+    """Everything a person may write about one sweep."""
+
+    name: str
+    """Name of the sweep and of its folder; the file's name without its ending by default."""
+    seed: int = Field(0, ge=0)
+    """Seed of the search and of every trial."""
+    algorithm: AlgorithmSpec
+    """What is trained."""
+    model: ModelSpec
+    """The base model and its adapter."""
+    data: DataSpec
+    """Training data."""
+    judge: JudgeSpec | None = None
+    """The evaluation that SFT and DPO trials share; a reward model has none."""
+    training: TrainingSpec
+    """Optimiser and budget."""
+    deepspeed: str | dict[str, Any] = "zero2"
+    """zero0, zero1, zero2, zero3, a JSON file, or a DeepSpeed config written here."""
+    search_space: dict[str, Param] = Field(default_factory=dict)
+    """Dotted field of this spec -> values to search; or the name of a file in search_spaces/."""
+    search: SearchSpec = SearchSpec()
+    """How many trials, and what proposes them."""
+    scheduler: SchedulerSpec = SchedulerSpec()
+    """What stops trials early."""
+    objective: ObjectiveSpec
+    """What makes one trial better; eval/reward, or eval/accuracy for a reward model."""
+    resources: ResourcesSpec = ResourcesSpec()
+    """The slot of one trial."""
+    output: OutputSpec = OutputSpec()
+    """Where results go."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _objective_of_the_algorithm(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and "objective" not in raw:
+            algorithm = raw.get("algorithm")
+            is_rm = isinstance(algorithm, dict) and algorithm.get("type") == "rm"
+            return {**raw, "objective": {"metric": "eval/accuracy" if is_rm else "eval/reward"}}
+        return raw
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_slug(cls, name: str) -> str:
+        import re
+
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise ValueError(
+                "name must be 1 to 80 letters, digits, '.', '_' or '-', starting with a letter "
+                f"or digit, got {name!r}"
+            )
+        return name
+
+    @field_validator("search_space", mode="before")
+    @classmethod
+    def _kinds_of_params(cls, space: Any) -> Any:
+        if isinstance(space, dict):
+            return {path: param_kind(value) for path, value in space.items()}
+        return space
+
+    @property
+    def searches_batch(self) -> bool:
+        """Whether the effective batch differs between trials; budgets are then in examples."""
+        return any(field in self.search_space for field in BATCH_FIELDS)
+
+    @property
+    def time_attr(self) -> str:
+        """The report's field that rungs are counted in."""
+        return "examples" if self.searches_batch else "global_step"
+
+    def default_params(self) -> dict[str, Any]:
+        """The searched fields as the spec itself sets them: the parameters of trial 0."""
+        raw = self.model_dump()
+        return {path: get_path(raw, path) for path in self.search_space}
+
+    def with_params(self, params: dict[str, Any]) -> SweepSpec:
+        """This spec with some fields replaced; raises pydantic's error where one is refused."""
+        raw = self.model_dump()
+        for path, value in params.items():
+            set_path(raw, path, value)
+        return SweepSpec.model_validate(raw)
+
+    def budget(self, train_records: int | None = None) -> Budget:
+        """Steps of the default configuration; epochs need the number of training records."""
+        training = self.training
+        if training.max_steps is not None:
+            steps = training.max_steps
+        else:
+            if train_records is None:
+                raise ValueError("a budget in epochs needs the number of training records")
+            epochs = training.num_train_epochs or 0.0
+            steps = max(1, math.ceil(epochs * train_records / training.effective_batch))
+        return Budget(
+            max_steps=steps, eval_steps=training.eval_steps or max(1, math.ceil(steps / 5))
+        )
+
+
+class TrialSpec(Spec):
+    """One complete configuration: what a trial needs to know, and nothing of the search."""
+
+    trial_id: str
+    """Name of the trial inside its sweep."""
+    params: dict[str, Any]
+    """The searched fields and their values, for display and the record."""
+    seed: int
+    """Seed of initialisation, data order and dropout."""
+    algorithm: AlgorithmSpec
+    """What is trained."""
+    model: ModelSpec
+    """The base model and its adapter."""
+    data: DataSpec
+    """Training data."""
+    judge: JudgeSpec | None
+    """The evaluation."""
+    training: TrainingSpec
+    """Optimiser and schedule."""
+    budget: Budget
+    """How long to train, and how often to evaluate."""
+    deepspeed: str | dict[str, Any]
+    """DeepSpeed settings."""
+    objective: ObjectiveSpec
+    """The metric the trial is judged by."""
+
+
+def trial_spec(
+    sweep: SweepSpec, trial_id: str, params: dict[str, Any], train_records: int | None = None
+) -> TrialSpec:
+    """The complete configuration of one trial of `sweep`.
+
+    A searched batch keeps the number of examples: the trial's steps shrink as its batch grows.
+    """
+    spec = sweep.with_params(params)
+    budget = sweep.budget(train_records)
+    scale = sweep.training.effective_batch / spec.training.effective_batch
+    if scale != 1:
+        budget = Budget(
+            max_steps=max(min(1, budget.max_steps), round(budget.max_steps * scale)),
+            eval_steps=max(1, round(budget.eval_steps * scale)),
+        )
+    return TrialSpec(
+        trial_id=trial_id,
+        params=params,
+        budget=budget,
+        **{
+            key: getattr(spec, key)
+            for key in (
+                "seed", "algorithm", "model", "data", "judge", "training", "deepspeed", "objective",
+            )
+        },
+    )  # fmt: skip
+
+
+def get_path(raw: dict[str, Any], path: str) -> Any:
+    """The value at a dotted path; KeyError where there is none."""
+    value: Any = raw
+    for key in path.split("."):
+        if not isinstance(value, dict):
+            raise KeyError(path)
+        value = value[key]
+    return value
+
+
+def set_path(raw: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a dotted path in place, making the dicts on the way."""
+    *parents, last = path.split(".")
+    for key in parents:
+        child = raw.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise KeyError(path)
+        raw = child
+    raw[last] = copy.deepcopy(value)
