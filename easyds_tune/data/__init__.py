@@ -1,0 +1,1 @@
+"""From bytes to token ids: readers, record formats, splits, chat templates, tokenising."""
