@@ -9,7 +9,6 @@ import csv
 import gzip
 import io
 import json
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,13 +178,10 @@ def _json_error(error: Exception) -> str:
 
 
 def _csv_rows(text: str, name: str, delimiter: str) -> list[Row]:
-    # The default limit of 128 KiB a field is less than a long document.
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Row] = []
     problems: list[str] = []
     header: list[str] | None = None
-    for line, fields in _csv_records(reader, name, problems):
+    for line, fields in _csv_records(text, delimiter, name, problems):
         if not fields:
             continue
         if header is None:
@@ -205,9 +201,12 @@ def _csv_rows(text: str, name: str, delimiter: str) -> list[Row]:
 
 
 def _csv_records(
-    reader: csv.Reader, name: str, problems: list[str]
+    text: str, delimiter: str, name: str, problems: list[str]
 ) -> Iterator[tuple[int, list[str]]]:
     """Records with the line they start on; a quoted field may span several lines."""
+    # The default limit of 128 KiB a field is less than a long document.
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
         try:

@@ -139,7 +139,7 @@ def _content(value: object, where: str, key: str) -> str:
 
 
 def _part(part: object, where: str) -> str:
-    """One typed part of a content: TRL writes its text under `text`, LLaMA-Factory under `value`."""
+    """One typed part of a content; TRL writes its text under `text`, others under `value`."""
     if isinstance(part, dict) and part.get("type") == "text":
         text = part.get("text", part.get("value"))
         if isinstance(text, str):

@@ -7,7 +7,7 @@ with one text twice) are dropped and counted by reason; whatever the file gets w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def _read_one(source: DataSource, kind: Kind, folder: Path | None) -> ReadReport
     problems: list[str] = []
     for row in rows:
         try:
-            report.records.append(_as_kind(_checked(convert, row), kind))
+            report.records.append(_checked(_as_kind(convert(row.columns), kind)))
         except Dirty as reason:
             report.dropped[str(reason)] += 1
         except Malformed as error:
@@ -88,8 +88,7 @@ def _read_one(source: DataSource, kind: Kind, folder: Path | None) -> ReadReport
         raise DataError(
             [f"{source.path}: all {len(rows)} records were dropped ({reasons}); repair the data"]
         )
-    del report.records[source.limit :]
-    return report
+    return ReadReport(report.records[: source.limit], report.dropped)
 
 
 def _format_of(first: Row, source: DataSource) -> str:
@@ -101,9 +100,8 @@ def _format_of(first: Row, source: DataSource) -> str:
         raise DataError([f"{source.path}: {error}"]) from error
 
 
-def _checked(convert: Callable[[dict[str, object]], Record], row: Row) -> Record:
-    """Convert a row and refuse what no tokenizer can take or no training can use."""
-    record = convert(row.columns)
+def _checked(record: Record) -> Record:
+    """Refuse what no tokenizer can take or no training can use."""
     texts = [m["content"] for m in prompt_of(record)]
     match record:
         case Conversation(messages):

@@ -1,0 +1,112 @@
+"""Which chat template turns messages into text.
+
+The order: what the spec says; else the tokenizer's own; else the one TRL ships for the model
+family whose special tokens the tokenizer has; else none, and the model continues plain text.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+
+from easyds_tune.data.files import locate
+from easyds_tune.data.records import assistant, user
+from easyds_tune.errors import SpecError
+
+NO_TEMPLATE = "none"
+
+# A family is known by the tokens its template writes: (file name in TRL, tokens it needs).
+_TRL_FAMILIES = (
+    ("qwen2_5", ("<|im_start|>", "<|im_end|>")),
+    ("llama3", ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")),
+    ("gemma", ("<start_of_turn>", "<end_of_turn>")),
+    ("glm4moe", ("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|observation|>")),
+    ("phi3", ("<|user|>", "<|assistant|>", "<|end|>")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A chat template's Jinja text, None for plain-text continuation, and where it came from."""
+
+    text: str | None
+    source: Literal["spec", "tokenizer", "trl", "none"]
+
+
+def choose_template(
+    tokenizer: Any, chat_template: str | None, folder: Path | None = None
+) -> Template:
+    """The template to use with `tokenizer`; `chat_template` is the spec's field.
+
+    Raises SpecError where the spec's file is missing or a template cannot render a chat.
+    """
+    template = _choose(tokenizer, chat_template, folder)
+    if template.text is not None:
+        _check_renders(tokenizer, template)
+    return template
+
+
+def _choose(tokenizer: Any, chat_template: str | None, folder: Path | None) -> Template:
+    if chat_template == NO_TEMPLATE:
+        return Template(None, "none")
+    if chat_template is not None:
+        return Template(_written(chat_template, folder), "spec")
+    own = tokenizer.chat_template
+    if isinstance(own, dict):
+        own = own.get("default")
+    if own:
+        return Template(own, "tokenizer")
+    if (known := _trl_template(set(tokenizer.get_vocab()))) is not None:
+        return Template(known, "trl")
+    return Template(None, "none")
+
+
+def _written(chat_template: str, folder: Path | None) -> str:
+    """The spec's template: Jinja text as it stands, or the content of the file it names."""
+    if "{{" in chat_template or "{%" in chat_template:
+        return chat_template
+    path = locate(chat_template, folder)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise SpecError(
+            [
+                "data.chat_template must be Jinja text, a readable file or "
+                f"{NO_TEMPLATE!r}, got {chat_template!r} ({error})"
+            ]
+        ) from error
+
+
+def _trl_template(vocabulary: set[str]) -> str | None:
+    # Found without importing TRL, which would load torch.
+    spec = importlib.util.find_spec("trl")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0]) / "chat_templates"
+    for name, tokens in _TRL_FAMILIES:
+        if vocabulary.issuperset(tokens):
+            return (folder / f"{name}.jinja").read_text(encoding="utf-8")
+    return None
+
+
+def _check_renders(tokenizer: Any, template: Template) -> None:
+    try:
+        text = tokenizer.apply_chat_template(
+            [user("question"), assistant("answer")], chat_template=template.text, tokenize=False
+        )
+    # A template may fail by Jinja's errors, or by those of whatever it calls.
+    except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise SpecError(
+            [f"data.chat_template (from {template.source}) cannot render a chat: {error}"]
+        ) from error
+    if "question" not in text or "answer" not in text:
+        raise SpecError(
+            [
+                f"data.chat_template (from {template.source}) must write every message's content, "
+                f"and rendered a question and an answer as {text!r:.80}"
+            ]
+        )

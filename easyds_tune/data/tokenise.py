@@ -1,0 +1,281 @@
+"""Records to token ids: what TRL's trainers read, and exactly the prompts that generation sees.
+
+A reply's tokens follow its prompt's tokens. Where the tokenizer would merge characters across that
+boundary the two are tokenised apart, so a prompt has the same ids in training and in generation.
+
+Without a chat template the text is the messages' contents: each on a new line, but a reply
+continues the line it answers. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jinja2
+
+from easyds_tune.data.records import (
+    Conversation,
+    Message,
+    PlainText,
+    PreferencePair,
+    Prompt,
+    assistant,
+)
+from easyds_tune.data.template import Template
+from easyds_tune.errors import DataError, ModelError
+
+IGNORED = -100
+"""The label that TRL's and Transformers' losses skip."""
+
+Ids = list[int]
+
+
+class Marked(NamedTuple):
+    """A text cut in pieces; `trains[i]` says whether piece i is the assistant's."""
+
+    pieces: list[str]
+    trains: list[bool]
+
+
+class Encoder:
+    """Turns records into ids with one tokenizer and one chat template."""
+
+    def __init__(self, tokenizer: Any, template: Template) -> None:
+        """Raises ModelError for a tokenizer that has no token to end a reply with."""
+        self.tokenizer = tokenizer
+        self.template = template
+        head, tail = _special_tokens(tokenizer)
+        # A template writes its own special tokens, so none are added to its text.
+        self._head: Ids = [] if template.text is not None else head
+        eos = tokenizer.eos_token_id
+        self._end: Ids = tail or ([] if eos is None else [eos])
+        if not self._end:
+            raise ModelError(
+                [
+                    "the tokenizer must have an eos_token, or replies never end; "
+                    "set it in its tokenizer_config.json"
+                ]
+            )
+
+    # ---- one record -------------------------------------------------------------------------
+
+    def prompt_ids(self, messages: Sequence[Message]) -> Ids:
+        """Ids that generation starts from."""
+        return self.prompts([messages])[0]
+
+    def conversation(self, record: Conversation | PlainText) -> dict[str, Ids]:
+        """`input_ids`, and `labels` that are IGNORED outside of the assistant's replies."""
+        return self.conversations([record])[0]
+
+    def pair(self, record: PreferencePair) -> dict[str, Ids]:
+        """`prompt_ids`, and `chosen_ids` and `rejected_ids` with their end token."""
+        return self.pairs([record])[0]
+
+    def text(self, ids: Ids) -> str:
+        """Ids as text, without special tokens."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    # ---- many records -----------------------------------------------------------------------
+
+    def prompts(self, chats: Sequence[Sequence[Message]]) -> list[Ids]:
+        """`prompt_ids` of many chats, in order."""
+        return [self._head + ids for ids in self._tokenise(self._render(chats, reply_next=True))]
+
+    def conversations(self, records: Sequence[Conversation | PlainText]) -> list[dict[str, Ids]]:
+        """`conversation` of many records, in order."""
+        chats = [record.messages for record in records if isinstance(record, Conversation)]
+        openings = iter(self._render([chat[:-1] for chat in chats], reply_next=True))
+        wholes = iter(self._render(chats, reply_next=False))
+        marked = [
+            Marked([record.text], [True])
+            if isinstance(record, PlainText)
+            else self._mark(record.messages, next(openings), next(wholes))
+            for record in records
+        ]
+        encoded = []
+        for (_, trains), pieces in zip(marked, self._pieces(m.pieces for m in marked), strict=True):
+            input_ids, labels = list(self._head), [IGNORED] * len(self._head)
+            for ids, trained in zip(self._ended(pieces), trains, strict=True):
+                input_ids += ids
+                labels += ids if trained else [IGNORED] * len(ids)
+            encoded.append({"input_ids": input_ids, "labels": labels})
+        return encoded
+
+    def pairs(self, records: Sequence[PreferencePair]) -> list[dict[str, Ids]]:
+        """`pair` of many records, in order."""
+        openings = self._render([record.prompt for record in records], reply_next=True)
+        sides = []
+        for replies in ([r.chosen for r in records], [r.rejected for r in records]):
+            wholes = self._render(
+                [
+                    (*record.prompt, assistant(reply))
+                    for record, reply in zip(records, replies, strict=True)
+                ],
+                reply_next=False,
+            )
+            cuts = (
+                [opening, _after(opening, whole, reply)]
+                for opening, whole, reply in zip(openings, wholes, replies, strict=True)
+            )
+            sides.append([self._ended(pieces) for pieces in self._pieces(cuts)])
+        return [
+            {
+                "prompt_ids": self._head + chosen[0],
+                "chosen_ids": chosen[1],
+                "rejected_ids": rejected[1],
+            }
+            for chosen, rejected in zip(*sides, strict=True)
+        ]
+
+    # ---- text -------------------------------------------------------------------------------
+
+    def _render(self, chats: Sequence[Sequence[Message]], *, reply_next: bool) -> list[str]:
+        """Each chat as text; with `reply_next` up to where the assistant's reply begins."""
+        if self.template.text is None:
+            return [_plain(chat) for chat in chats]
+        if not chats:
+            return []
+        try:
+            texts: list[str] = self.tokenizer.apply_chat_template(
+                [list(chat) for chat in chats],
+                chat_template=self.template.text,
+                tokenize=False,
+                add_generation_prompt=reply_next,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise DataError(
+                [
+                    f"the chat template (from {self.template.source}) refuses a record: {error}; "
+                    "remove such records, or set data.chat_template"
+                ]
+            ) from error
+        return texts
+
+    def _mark(self, messages: Sequence[Message], opening: str, whole: str) -> Marked:
+        """Cut a rendered conversation at the assistant's replies.
+
+        A reply reaches from its content to the mark that ends its turn; the last one from where
+        generation would begin. Contents are looked for in order, so a question that quotes a reply
+        does no harm.
+        """
+        last = _after(opening, whole, messages[-1]["content"])
+        body = opening
+        spans = self._reply_spans(messages[:-1], body, _turn_end(messages[-1]["content"], last))
+        cuts = [0, *(position for span in spans for position in span), len(body)]
+        pieces = [body[start:end] for start, end in pairwise(cuts)]
+        return Marked([*pieces, last], [n % 2 == 1 for n in range(len(pieces))] + [True])
+
+    def _reply_spans(
+        self, messages: Sequence[Message], body: str, turn_end: str
+    ) -> list[tuple[int, int]]:
+        spans = []
+        cursor = 0
+        for message in messages:
+            # A template may strip a content's outer whitespace, or leave a message out.
+            content = message["content"].strip()
+            start = body.find(content, cursor)
+            if start < 0:
+                continue
+            cursor = start + len(content)
+            if message["role"] == "assistant" and content:
+                if turn_end and body.startswith(turn_end, cursor):
+                    cursor += len(turn_end)
+                spans.append((start, cursor))
+        return spans
+
+    # ---- tokens -----------------------------------------------------------------------------
+
+    def _pieces(self, cut_texts: Iterable[list[str]]) -> list[list[Ids]]:
+        """Ids of each piece of each text, as tokenised in its context wherever that is possible."""
+        cut_texts = list(cut_texts)
+        # All texts up to each cut go to the tokenizer at once: it is fast in bulk only.
+        growing = ["".join(cut[: n + 1]) for cut in cut_texts for n in range(len(cut))]
+        encoded = iter(self._tokenise(growing))
+        result = []
+        for cut in cut_texts:
+            before: Ids = []
+            pieces = []
+            for piece in cut:
+                upto = next(encoded)
+                if upto[: len(before)] == before:
+                    pieces.append(upto[len(before) :])
+                else:
+                    pieces.append(self._tokenise([piece])[0])
+                before = upto
+            result.append(pieces)
+        return result
+
+    def _tokenise(self, texts: Sequence[str]) -> list[Ids]:
+        """Ids of each text, without special tokens of the tokenizer's own; equal texts once."""
+        distinct = list(dict.fromkeys(texts))
+        if not distinct:
+            return []
+        if self.tokenizer.is_fast:
+            # A third less time than the tokenizer's own call, which also computes offsets.
+            backend = self.tokenizer.backend_tokenizer
+            backend.no_truncation()
+            backend.no_padding()
+            encodings = backend.encode_batch_fast(distinct, add_special_tokens=False)
+            ids = [encoding.ids for encoding in encodings]
+        else:
+            ids = self.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"]
+        by_text = dict(zip(distinct, ids, strict=True))
+        return [by_text[text] for text in texts]
+
+    def _ended(self, pieces: list[Ids]) -> list[Ids]:
+        """The pieces with an end token on the last one, unless the template wrote one there."""
+        if self._end[-1] in pieces[-1]:
+            return pieces
+        return [*pieces[:-1], pieces[-1] + self._end]
+
+
+def check_room(
+    prompts: Sequence[Prompt], encoder: Encoder, max_new_tokens: int, context_length: int
+) -> list[str]:
+    """One problem for each prompt that leaves no room for `max_new_tokens` in the context."""
+    lengths = map(len, encoder.prompts([prompt.messages for prompt in prompts]))
+    return [
+        f"prompt {number} ({prompt.messages[-1]['content']!r:.40}) must leave room for a reply: "
+        f"{length} tokens + max_new_tokens {max_new_tokens} > context {context_length}; "
+        "shorten the prompt or lower max_new_tokens"
+        for number, (prompt, length) in enumerate(zip(prompts, lengths, strict=True), start=1)
+        if length + max_new_tokens > context_length
+    ]
+
+
+def _plain(chat: Sequence[Message]) -> str:
+    """Contents on lines of their own; a reply continues the line it answers."""
+    text = ""
+    for number, message in enumerate(chat):
+        joint = "" if number == 0 or message["role"] == "assistant" else "\n"
+        text += joint + message["content"]
+    return text
+
+
+def _after(opening: str, whole: str, content: str) -> str:
+    """What follows the prompt in the rendered chat.
+
+    A template may open a reply in another way than it asks for one (an empty thought, say); then
+    the reply is its content and what closes the turn, put after the prompt that generation sees.
+    """
+    if whole.startswith(opening):
+        return whole[len(opening) :]
+    content = content.strip()
+    return whole[max(whole.rfind(content), 0) :]
+
+
+def _turn_end(content: str, reply: str) -> str:
+    """What the template writes after a reply to end the turn."""
+    return reply.rpartition(content.strip())[2]
+
+
+def _special_tokens(tokenizer: Any) -> tuple[Ids, Ids]:
+    """The ids that the tokenizer puts before and after a text of its own accord."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    dressed = tokenizer("a")["input_ids"]
+    for start in range(len(dressed) - len(bare) + 1):
+        if dressed[start : start + len(bare)] == bare:
+            return dressed[:start], dressed[start + len(bare) :]
+    return [], []
