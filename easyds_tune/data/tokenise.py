@@ -9,7 +9,7 @@ continues the line it answers. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -95,7 +95,9 @@ class Encoder:
             for record in records
         ]
         encoded = []
-        for (_, trains), pieces in zip(marked, self._pieces(m.pieces for m in marked), strict=True):
+        for (_, trains), pieces in zip(
+            marked, self._pieces([m.pieces for m in marked]), strict=True
+        ):
             input_ids, labels = list(self._head), [IGNORED] * len(self._head)
             for ids, trained in zip(self._ended(pieces), trains, strict=True):
                 input_ids += ids
@@ -106,27 +108,24 @@ class Encoder:
     def pairs(self, records: Sequence[PreferencePair]) -> list[dict[str, Ids]]:
         """`pair` of many records, in order."""
         openings = self._render([record.prompt for record in records], reply_next=True)
-        sides = []
+        cuts: list[list[str]] = []
         for replies in ([r.chosen for r in records], [r.rejected for r in records]):
-            wholes = self._render(
-                [
-                    (*record.prompt, assistant(reply))
-                    for record, reply in zip(records, replies, strict=True)
-                ],
-                reply_next=False,
-            )
-            cuts = (
+            chats = [
+                (*record.prompt, assistant(reply))
+                for record, reply in zip(records, replies, strict=True)
+            ]
+            wholes = self._render(chats, reply_next=False)
+            cuts += [
                 [opening, _after(opening, whole, reply)]
                 for opening, whole, reply in zip(openings, wholes, replies, strict=True)
-            )
-            sides.append([self._ended(pieces) for pieces in self._pieces(cuts)])
+            ]
+        # Both sides at once, so that each prompt is tokenised once.
+        ended = [self._ended(pieces) for pieces in self._pieces(cuts)]
         return [
-            {
-                "prompt_ids": self._head + chosen[0],
-                "chosen_ids": chosen[1],
-                "rejected_ids": rejected[1],
-            }
-            for chosen, rejected in zip(*sides, strict=True)
+            {"prompt_ids": self._head + prompt, "chosen_ids": chosen, "rejected_ids": rejected}
+            for (prompt, chosen), (_, rejected) in zip(
+                ended[: len(records)], ended[len(records) :], strict=True
+            )
         ]
 
     # ---- text -------------------------------------------------------------------------------
@@ -161,10 +160,10 @@ class Encoder:
         does no harm.
         """
         last = _after(opening, whole, messages[-1]["content"])
-        body = opening
-        spans = self._reply_spans(messages[:-1], body, _turn_end(messages[-1]["content"], last))
-        cuts = [0, *(position for span in spans for position in span), len(body)]
-        pieces = [body[start:end] for start, end in pairwise(cuts)]
+        turn_end = _turn_end(messages[-1]["content"], last)
+        spans = self._reply_spans(messages[:-1], opening, turn_end)
+        cuts = [0, *(position for span in spans for position in span), len(opening)]
+        pieces = [opening[start:end] for start, end in pairwise(cuts)]
         return Marked([*pieces, last], [n % 2 == 1 for n in range(len(pieces))] + [True])
 
     def _reply_spans(
@@ -187,9 +186,8 @@ class Encoder:
 
     # ---- tokens -----------------------------------------------------------------------------
 
-    def _pieces(self, cut_texts: Iterable[list[str]]) -> list[list[Ids]]:
+    def _pieces(self, cut_texts: Sequence[list[str]]) -> list[list[Ids]]:
         """Ids of each piece of each text, as tokenised in its context wherever that is possible."""
-        cut_texts = list(cut_texts)
         # All texts up to each cut go to the tokenizer at once: it is fast in bulk only.
         growing = ["".join(cut[: n + 1]) for cut in cut_texts for n in range(len(cut))]
         encoded = iter(self._tokenise(growing))
