@@ -1,0 +1,1 @@
+"""The journal of a sweep: events, append, read, replay. Standard library only."""

@@ -1,0 +1,251 @@
+"""The events of a sweep and their one-line form. The vocabulary of the journal: no file I/O here.
+
+A line is compact JSON whose first key is the CRC-32 of every byte after it::
+
+    {"crc":"89abcdef","seq":7,"time":1763700000.123,"event":"report","trial":"003",...}
+
+The checksum covers the line from ``"seq"`` to the closing brace, as written, so a reader checks it
+before it parses anything. JSON has no NaN or infinity: inside ``metrics`` they are the strings
+``"nan"``, ``"inf"`` and ``"-inf"`` and read back as floats; anywhere else they are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple
+
+from easyds_tune.errors import JournalError
+
+SCHEMA_VERSION = 1
+
+_CRC_START = b'{"crc":"'
+_CRC_END = b'",'
+_HEAD = len(_CRC_START) + 8 + len(_CRC_END)
+# Skips what json.loads does besides: a journal of a million lines notices.
+_parse = json.JSONDecoder().raw_decode
+
+
+class TrialState(StrEnum):
+    """What a trial is or became; `RUNNING` and `INTERRUPTED` may still go on."""
+
+    RUNNING = "RUNNING"
+    INTERRUPTED = "INTERRUPTED"
+    COMPLETED = "COMPLETED"
+    PRUNED = "PRUNED"
+    BOUNDED = "BOUNDED"
+    DIVERGED = "DIVERGED"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    FAILED = "FAILED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the trial will never run again."""
+        return self not in (TrialState.RUNNING, TrialState.INTERRUPTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The metric that makes one trial better than another, and which way is better."""
+
+    metric: str
+    mode: Literal["max", "min"] = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialError:
+    """Why a trial failed: the class of its exception and its message."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SweepEvent:
+    """The first line of every journal. `space` maps a searched path to its domain, as
+    ``{"type": "float" | "int", "low", "high", "log"}`` or ``{"type": "choice", "choice": [...]}``.
+    `max_steps` is the budget of one trial in steps; `created` is in unix seconds.
+    """
+
+    name: str
+    algorithm: str
+    objective: Objective
+    num_trials: int
+    max_steps: int
+    created: float
+    space: dict[str, dict[str, Any]] = field(default_factory=dict)
+    version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestEvent:
+    """A configuration was chosen for a new trial; `params` maps dotted paths to values."""
+
+    trial: str
+    number: int
+    params: dict[str, Any]
+    source: Literal["default", "sampler"]
+
+
+@dataclass(frozen=True, slots=True)
+class StartEvent:
+    """A trial began to train; `attempt` counts from 1 and grows with every retry or resume."""
+
+    trial: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportEvent:
+    """A trial reported its metrics at a step."""
+
+    trial: str
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointEvent:
+    """A checkpoint is whole on disk; `path` is relative to the sweep's folder."""
+
+    trial: str
+    step: int
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecideEvent:
+    """A scheduler or guard decided something, such as ``by="asha", action="stop"``."""
+
+    trial: str
+    step: int
+    by: str
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinishEvent:
+    """A trial stopped running, for good or (`INTERRUPTED`) for now, after `seconds` of work."""
+
+    trial: str
+    state: TrialState
+    step: int
+    seconds: float
+    error: TrialError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinalEvent:
+    """The sweep ended. `winner` is a trial id, or None where no trial is fit to win."""
+
+    winner: str | None
+    step: int | None
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoteEvent:
+    """Something a reader of the sweep should know, in words."""
+
+    text: str
+
+
+Event = (
+    SweepEvent
+    | SuggestEvent
+    | StartEvent
+    | ReportEvent
+    | CheckpointEvent
+    | DecideEvent
+    | FinishEvent
+    | FinalEvent
+    | NoteEvent
+)
+
+_KINDS: dict[str, type[Event]] = {
+    "sweep": SweepEvent,
+    "suggest": SuggestEvent,
+    "start": StartEvent,
+    "report": ReportEvent,
+    "checkpoint": CheckpointEvent,
+    "decide": DecideEvent,
+    "finish": FinishEvent,
+    "final": FinalEvent,
+    "note": NoteEvent,
+}
+_NAMES: dict[type[Event], str] = {kind: name for name, kind in _KINDS.items()}
+
+
+class Entry(NamedTuple):
+    """One line of the journal: its place, when it was written (unix seconds), what happened."""
+
+    seq: int
+    time: float
+    event: Event
+
+
+def encode_line(seq: int, time: float, event: Event) -> bytes:
+    """Return the journal line of an event, newline included.
+
+    Raises:
+        ValueError: a number outside `metrics` is not finite.
+    """
+    fields = asdict(event)
+    if isinstance(event, ReportEvent):
+        fields["metrics"] = {name: _json_number(value) for name, value in event.metrics.items()}
+    payload = {"seq": seq, "time": time, "event": _NAMES[type(event)], **fields}
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    body = text[1:].encode()
+    return b"%b%08x%b%b\n" % (_CRC_START, zlib.crc32(body), _CRC_END, body)
+
+
+def checksum_holds(line: bytes) -> bool:
+    """Whether a line, with its newline, is whole."""
+    return (
+        line[-1:] == b"\n"
+        and line[: len(_CRC_START)] == _CRC_START
+        and line[len(_CRC_START) : _HEAD] == b"%08x%b" % (zlib.crc32(line[_HEAD:-1]), _CRC_END)
+    )
+
+
+def decode_line(line: bytes) -> Entry:
+    """Return the entry of a line whose checksum holds.
+
+    Raises:
+        JournalError: the line is not an event of this schema version.
+    """
+    try:
+        payload, _ = _parse(line.decode())
+        del payload["crc"]
+        seq, time, kind = payload.pop("seq"), payload.pop("time"), payload.pop("event")
+        return Entry(seq, time, _decode_event(kind, payload))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise JournalError(
+            f"a journal line must be an event of schema version {SCHEMA_VERSION}, got "
+            f"{line[:120]!r} ({type(error).__name__}: {error}); was it written by a newer release?"
+        ) from error
+
+
+def _decode_event(kind: str, fields: dict[str, Any]) -> Event:
+    if kind == "report":
+        metrics = fields["metrics"]
+        if str in map(type, metrics.values()):
+            metrics = {name: float(value) for name, value in metrics.items()}
+        return ReportEvent(fields["trial"], fields["step"], metrics)
+    if kind == "sweep":
+        fields["objective"] = Objective(**fields["objective"])
+    elif kind == "finish":
+        fields["state"] = TrialState(fields["state"])
+        if fields["error"] is not None:
+            fields["error"] = TrialError(**fields["error"])
+    return _KINDS[kind](**fields)
+
+
+def _json_number(value: float) -> float | str:
+    number = float(value)
+    finite = number - number == 0.0
+    return number if finite else str(number)

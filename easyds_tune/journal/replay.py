@@ -1,0 +1,205 @@
+"""The state of a sweep as its journal tells it. The live driver applies the same events."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from easyds_tune.errors import JournalError
+from easyds_tune.journal.events import (
+    CheckpointEvent,
+    DecideEvent,
+    Entry,
+    FinalEvent,
+    FinishEvent,
+    NoteEvent,
+    Objective,
+    ReportEvent,
+    StartEvent,
+    SuggestEvent,
+    SweepEvent,
+    TrialError,
+    TrialState,
+)
+
+
+class Report(NamedTuple):
+    """The metrics of one trial at one step; `time` in unix seconds.
+
+    Values are packed and the names shared: a million reports take a fifth of what dicts would.
+    """
+
+    step: int
+    time: float
+    names: tuple[str, ...]
+    values: array[float]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Name to value, NaN and infinity included."""
+        return dict(zip(self.names, self.values, strict=True))
+
+
+@dataclass(slots=True)
+class TrialRecord:
+    """One trial: what was tried, what it reported, how it ended. Times in unix seconds.
+
+    A suggested trial that has not begun is `RUNNING` with `started` None and `attempt` 0.
+    `seconds` is the work of its finished attempts together.
+    """
+
+    id: str
+    number: int
+    params: dict[str, Any]
+    source: Literal["default", "sampler"]
+    suggested: float
+    state: TrialState = TrialState.RUNNING
+    attempt: int = 0
+    reports: list[Report] = field(default_factory=list)  # by step, each step once
+    checkpoints: dict[int, str] = field(default_factory=dict)  # step -> path in the sweep folder
+    decisions: list[DecideEvent] = field(default_factory=list)
+    error: TrialError | None = None
+    started: float | None = None
+    ended: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """The newest step reported, 0 before the first."""
+        return self.reports[-1].step if self.reports else 0
+
+    def add_report(self, report: Report) -> None:
+        """Append a report; a retry that goes back replaces what an earlier attempt left ahead."""
+        while self.reports and self.reports[-1].step >= report.step:
+            del self.reports[-1]
+        for step in [step for step in self.checkpoints if step > report.step]:
+            del self.checkpoints[step]
+        self.reports.append(report)
+
+
+@dataclass(slots=True)
+class SweepRecord:
+    """A sweep so far. `updated` is the time of its newest event, in unix seconds."""
+
+    name: str
+    algorithm: str
+    objective: Objective
+    num_trials: int
+    max_steps: int
+    space: dict[str, dict[str, Any]]
+    created: float
+    updated: float
+    trials: dict[str, TrialRecord] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    final: FinalEvent | None = None
+    torn_bytes: int = 0  # left out at the end of the journal when it was read
+    _metric_names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def begin(cls, entry: Entry) -> SweepRecord:
+        """Start from the first entry of a journal.
+
+        Raises:
+            JournalError: the entry is not the sweep's own event.
+        """
+        event = entry.event
+        if not isinstance(event, SweepEvent):
+            raise JournalError(
+                f"a journal must open with the sweep event, got {type(event).__name__}"
+            )
+        return cls(
+            name=event.name,
+            algorithm=event.algorithm,
+            objective=event.objective,
+            num_trials=event.num_trials,
+            max_steps=event.max_steps,
+            space=event.space,
+            created=event.created,
+            updated=entry.time,
+        )
+
+    def apply(self, entry: Entry) -> None:
+        """Take in the next entry.
+
+        Raises:
+            JournalError: the event cannot follow what came before, such as a report of a trial
+                that was never suggested.
+        """
+        match entry.event:
+            case ReportEvent() as event:
+                report = self._pack(event, entry.time)
+                self._trial(event.trial, entry).add_report(report)
+            case CheckpointEvent() as event:
+                self._trial(event.trial, entry).checkpoints[event.step] = event.path
+            case DecideEvent() as event:
+                self._trial(event.trial, entry).decisions.append(event)
+            case SuggestEvent() as event:
+                self._suggest(event, entry)
+            case StartEvent() as event:
+                self._start(event, entry)
+            case FinishEvent() as event:
+                self._finish(event, entry)
+            case NoteEvent() as event:
+                self.notes.append(event.text)
+            case FinalEvent() as event:
+                self.final = event
+            case SweepEvent():
+                raise JournalError(f"event {entry.seq}: a sweep begins once, got a second start")
+        self.updated = entry.time
+
+    def _suggest(self, event: SuggestEvent, entry: Entry) -> None:
+        if event.trial in self.trials:
+            raise JournalError(f"event {entry.seq}: trial {event.trial} was suggested already")
+        self.final = None  # a finished sweep that goes on is unfinished again
+        self.trials[event.trial] = TrialRecord(
+            id=event.trial,
+            number=event.number,
+            params=event.params,
+            source=event.source,
+            suggested=entry.time,
+        )
+
+    def _start(self, event: StartEvent, entry: Entry) -> None:
+        trial = self._trial(event.trial, entry)
+        self.final = None
+        trial.state = TrialState.RUNNING
+        trial.attempt = event.attempt
+        trial.error = trial.ended = None
+        if trial.started is None:
+            trial.started = entry.time
+
+    def _finish(self, event: FinishEvent, entry: Entry) -> None:
+        trial = self._trial(event.trial, entry)
+        trial.state = event.state
+        trial.error = event.error
+        trial.ended = entry.time
+        trial.seconds += event.seconds
+
+    def _trial(self, trial_id: str, entry: Entry) -> TrialRecord:
+        trial = self.trials.get(trial_id)
+        if trial is None:
+            raise JournalError(f"event {entry.seq}: trial {trial_id} was never suggested")
+        return trial
+
+    def _pack(self, event: ReportEvent, time: float) -> Report:
+        names = tuple(event.metrics)
+        shared = self._metric_names.setdefault(names, names)
+        return Report(event.step, time, shared, array("d", event.metrics.values()))
+
+
+def replay(entries: Iterable[Entry]) -> SweepRecord:
+    """Build the record that a journal's entries describe.
+
+    Raises:
+        JournalError: there is no entry, or one cannot follow the others.
+    """
+    remaining = iter(entries)
+    first = next(remaining, None)
+    if first is None:
+        raise JournalError("a journal must hold at least its first event, got none")
+    record = SweepRecord.begin(first)
+    for entry in remaining:
+        record.apply(entry)
+    return record

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from easyds_tune.errors import JournalError
+from easyds_tune.journal.events import (
+    CheckpointEvent,
+    Entry,
+    Event,
+    FinalEvent,
+    FinishEvent,
+    NoteEvent,
+    ReportEvent,
+    StartEvent,
+    SuggestEvent,
+    SweepEvent,
+    TrialError,
+    TrialState,
+)
+from easyds_tune.journal.reader import read_events
+from easyds_tune.journal.replay import SweepRecord, replay
+from easyds_tune.journal.writer import JournalWriter
+
+
+def stamped(events: list[Event]) -> list[Entry]:
+    return [Entry(seq, 100.0 + seq, event) for seq, event in enumerate(events)]
+
+
+def test_a_replayed_sweep_holds_what_its_events_said(journal: Path) -> None:
+    record = replay(read_events(journal))
+
+    assert (record.name, record.algorithm, record.num_trials) == ("小试", "dpo", 2)
+    assert record.objective.metric == "eval/reward"
+    assert record.final == FinalEvent("000", 40, 0)
+    assert record.notes == ["第二个试验发散了"]
+
+    default, diverged = record.trials.values()
+    assert default.state is TrialState.COMPLETED
+    assert default.source == "default"
+    assert [(report.step, report.metrics["eval/reward"]) for report in default.reports] == [
+        (20, 0.5),
+        (40, 0.75),
+    ]
+    assert default.checkpoints[40] == "trials/000/checkpoints/step-000040"
+    assert default.seconds == 12.5
+
+    assert diverged.state is TrialState.DIVERGED
+    assert diverged.error == TrialError("DivergedError", "奖励不是有限数")
+    assert math.isnan(diverged.reports[0].metrics["eval/reward"])
+    assert [(decision.by, decision.action) for decision in diverged.decisions] == [
+        ("guard", "stop")
+    ]
+
+
+def test_the_live_record_equals_the_replayed_one(
+    tmp_path: Path, sweep_event: SweepEvent, later_events: list[Event]
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    writer, first = JournalWriter.create(path, sweep_event)
+    live = SweepRecord.begin(first)
+    with writer:
+        for event in later_events:
+            live.apply(writer.append(event))
+            assert repr(replay(read_events(path))) == repr(live)
+
+
+def test_a_suggested_trial_has_not_started(sweep_event: SweepEvent) -> None:
+    record = replay(stamped([sweep_event, SuggestEvent("000", 0, {}, "default")]))
+    trial = record.trials["000"]
+    assert (trial.state, trial.started, trial.attempt, trial.step) == ("RUNNING", None, 0, 0)
+
+
+def test_a_retry_replaces_the_reports_and_checkpoints_it_went_back_over(
+    sweep_event: SweepEvent,
+) -> None:
+    record = replay(
+        stamped(
+            [
+                sweep_event,
+                SuggestEvent("000", 0, {}, "default"),
+                StartEvent("000", 1),
+                ReportEvent("000", 10, {"eval/reward": 1.0}),
+                CheckpointEvent("000", 10, "a", 1),
+                ReportEvent("000", 20, {"eval/reward": 2.0}),
+                CheckpointEvent("000", 20, "b", 1),
+                ReportEvent("000", 30, {"eval/reward": 3.0}),
+                CheckpointEvent("000", 30, "c", 1),
+                FinishEvent("000", TrialState.INTERRUPTED, 30, 5.0),
+                StartEvent("000", 2),
+                ReportEvent("000", 20, {"eval/reward": 2.5}),
+            ]
+        )
+    )
+    trial = record.trials["000"]
+    assert [(report.step, report.metrics["eval/reward"]) for report in trial.reports] == [
+        (10, 1.0),
+        (20, 2.5),
+    ]
+    assert trial.checkpoints == {10: "a", 20: "b"}
+    assert (trial.state, trial.attempt, trial.ended) == (TrialState.RUNNING, 2, None)
+    assert (trial.started, trial.seconds) == (102.0, 5.0)
+
+
+def test_a_sweep_that_goes_on_after_its_end_is_unfinished_again(sweep_event: SweepEvent) -> None:
+    events: list[Event] = [sweep_event, FinalEvent(None, None, 3)]
+    assert replay(stamped(events)).final is not None
+    events.append(SuggestEvent("000", 0, {}, "default"))
+    assert replay(stamped(events)).final is None
+
+
+def test_reports_share_their_metric_names(sweep_event: SweepEvent) -> None:
+    events: list[Event] = [sweep_event, SuggestEvent("000", 0, {}, "default")]
+    events += [ReportEvent("000", step, {f"eval/{'reward'}": 1.0}) for step in (1, 2)]
+    first, second = replay(stamped(events)).trials["000"].reports
+    assert first.names is second.names
+
+
+def test_every_prefix_of_a_journal_is_a_valid_state(journal: Path) -> None:
+    entries = list(read_events(journal))
+    for length in range(1, len(entries) + 1):
+        record = replay(entries[:length])
+        assert record.updated == entries[length - 1].time
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        ([], "at least its first event"),
+        ([NoteEvent("x")], "must open with the sweep event"),
+    ],
+)
+def test_what_is_no_sweep_is_refused(events: list[Event], message: str) -> None:
+    with pytest.raises(JournalError, match=message):
+        replay(stamped(events))
+
+
+def test_events_that_cannot_follow_are_refused(sweep_event: SweepEvent) -> None:
+    suggest = SuggestEvent("000", 0, {}, "default")
+    with pytest.raises(JournalError, match="trial 007 was never suggested"):
+        replay(stamped([sweep_event, ReportEvent("007", 1, {})]))
+    with pytest.raises(JournalError, match="trial 000 was suggested already"):
+        replay(stamped([sweep_event, suggest, suggest]))
+    with pytest.raises(JournalError, match="begins once"):
+        replay(stamped([sweep_event, sweep_event]))
