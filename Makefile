@@ -1,0 +1,57 @@
+# The commands of this project; `make` alone lists them. Needs python3 (3.11 or newer) and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+# One thread a process: the tests and the trials run side by side on few cores.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types layers format clean
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r command what; do printf '%-14s %s\n' "$$command" "$$what"; done
+
+setup: $(INSTALLED)  ## make .venv and install the pinned packages and easyds-tune into it
+	@echo "Ready: $(BIN)/easyds-tune"
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+		f"Python must be 3.11 or newer, got {v.major}.{v.minor} from $(PYTHON); " \
+		"name another one: make setup PYTHON=python3.12")'
+	@echo "Preparing .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+	@echo "Installing the packages of requirements.lock (minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: setup  ## run the quickstart sweep: a dozen DPO trials of a tiny model, some three minutes
+	@if [ -e results/quickstart ]; then \
+		echo "Removing results/quickstart, the last demo's results"; rm -rf results/quickstart; fi
+	$(BIN)/easyds-tune sweep quickstart.yaml
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest
+
+check: lint types layers  ## everything CI checks besides the tests
+
+lint: setup  ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## mypy, strict on the light layers
+	$(BIN)/mypy
+
+layers: setup  ## imports run one way, downwards
+	$(BIN)/lint-imports
+
+format: setup  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove .venv and every tool's cache; results/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
