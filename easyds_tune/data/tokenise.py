@@ -22,6 +22,7 @@ from easyds_tune.data.records import (
     PreferencePair,
     Prompt,
     assistant,
+    user,
 )
 from easyds_tune.data.template import Template
 from easyds_tune.errors import DataError, ModelError
@@ -47,6 +48,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.template = template
         head, tail = _special_tokens(tokenizer)
+        self._reply_start, self._reply_end = self._reply_markup()
         # A template writes its own special tokens, so none are added to its text.
         self._head: Ids = [] if template.text is not None else head
         eos = tokenizer.eos_token_id
@@ -116,7 +118,7 @@ class Encoder:
             ]
             wholes = self._render(chats, reply_next=False)
             cuts += [
-                [opening, _after(opening, whole, reply)]
+                [opening, self._last_reply(opening, whole, reply)]
                 for opening, whole, reply in zip(openings, wholes, replies, strict=True)
             ]
         # Both sides at once, so that each prompt is tokenised once.
@@ -152,36 +154,64 @@ class Encoder:
             ) from error
         return texts
 
+    def _reply_markup(self) -> tuple[str, str]:
+        """What the template writes between a question and its reply, and after a reply."""
+        if self.template.text is None:
+            return "", ""
+        # Private-use characters: no template strips them, no text of the markup holds them.
+        chat = [user("\ue000"), assistant("\ue001"), user("\ue002"), assistant("\ue003")]
+        text = self._render([chat], reply_next=False)[0]
+        start = text.partition("\ue000")[2].partition("\ue001")[0]
+        return start, text.partition("\ue003")[2]
+
     def _mark(self, messages: Sequence[Message], opening: str, whole: str) -> Marked:
         """Cut a rendered conversation at the assistant's replies.
 
-        A reply reaches from its content to the mark that ends its turn; the last one from where
-        generation would begin. Contents are looked for in order, so a question that quotes a reply
-        does no harm.
+        An earlier reply reaches from its content to the end of its turn, the last one from where
+        generation would begin to the end of the text.
         """
-        last = _after(opening, whole, messages[-1]["content"])
-        turn_end = _turn_end(messages[-1]["content"], last)
-        spans = self._reply_spans(messages[:-1], opening, turn_end)
+        spans = self._earlier_replies(messages[:-1], opening)
         cuts = [0, *(position for span in spans for position in span), len(opening)]
         pieces = [opening[start:end] for start, end in pairwise(cuts)]
-        return Marked([*pieces, last], [n % 2 == 1 for n in range(len(pieces))] + [True])
+        trains = [n % 2 == 1 for n in range(len(pieces))]
+        return Marked(
+            [*pieces, self._last_reply(opening, whole, messages[-1]["content"])], [*trains, True]
+        )
 
-    def _reply_spans(
-        self, messages: Sequence[Message], body: str, turn_end: str
-    ) -> list[tuple[int, int]]:
+    def _last_reply(self, opening: str, whole: str, content: str) -> str:
+        """What follows the prompt in the rendered chat.
+
+        A template may open a reply otherwise than it asks for one (with an empty thought, say);
+        then it is the content and the turn's end, put after the prompt that generation sees.
+        """
+        if whole.startswith(opening):
+            return whole[len(opening) :]
+        return content.strip() + self._reply_end
+
+    def _earlier_replies(self, messages: Sequence[Message], opening: str) -> list[tuple[int, int]]:
+        """Start and end of each reply in the text of a prompt."""
         spans = []
         cursor = 0
-        for message in messages:
-            # A template may strip a content's outer whitespace, or leave a message out.
-            content = message["content"].strip()
-            start = body.find(content, cursor)
-            if start < 0:
+        for number, message in enumerate(messages):
+            if self.template.text is None:
+                cursor = len(_plain(messages[: number + 1]))
+                if message["role"] == "assistant":
+                    spans.append((cursor - len(message["content"]), cursor))
                 continue
-            cursor = start + len(content)
-            if message["role"] == "assistant" and content:
-                if turn_end and body.startswith(turn_end, cursor):
-                    cursor += len(turn_end)
-                spans.append((start, cursor))
+            # A template may strip a content; it may also leave a message out.
+            content = message["content"].strip()
+            is_reply = message["role"] == "assistant"
+            markup = self._reply_start if is_reply else ""
+            found = opening.find(markup + content, cursor)
+            if found < 0:
+                continue
+            # The end of a turn may also be the beginning of the next reply's markup, so the search
+            # goes on after the content.
+            cursor = found + len(markup + content)
+            if is_reply:
+                closed = opening.startswith(self._reply_end, cursor)
+                end = cursor + len(self._reply_end) if closed else cursor
+                spans.append((found + len(markup), end))
         return spans
 
     # ---- tokens -----------------------------------------------------------------------------
@@ -250,23 +280,6 @@ def _plain(chat: Sequence[Message]) -> str:
         joint = "" if number == 0 or message["role"] == "assistant" else "\n"
         text += joint + message["content"]
     return text
-
-
-def _after(opening: str, whole: str, content: str) -> str:
-    """What follows the prompt in the rendered chat.
-
-    A template may open a reply in another way than it asks for one (an empty thought, say); then
-    the reply is its content and what closes the turn, put after the prompt that generation sees.
-    """
-    if whole.startswith(opening):
-        return whole[len(opening) :]
-    content = content.strip()
-    return whole[max(whole.rfind(content), 0) :]
-
-
-def _turn_end(content: str, reply: str) -> str:
-    """What the template writes after a reply to end the turn."""
-    return reply.rpartition(content.strip())[2]
 
 
 def _special_tokens(tokenizer: Any) -> tuple[Ids, Ids]:
