@@ -1,0 +1,212 @@
+"""Replies to prompts: the one function behind which generation sits.
+
+Sampling uses common random numbers (Glasserman, Monte Carlo Methods in Financial Engineering,
+2003, section 7.1): token t of prompt i is drawn by inverting the distribution's CDF at a number
+that depends on (seed, i, t) alone. Two policies are thus compared on the same luck, the global
+random state plays no part, and the batch a prompt sits in matters only as far as floating-point
+rounding does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How replies are drawn."""
+
+    max_new_tokens: int
+    """Longest reply, in tokens, the end token included."""
+    temperature: float = 1.0
+    """0 takes the likeliest token each time."""
+    top_p: float = 1.0
+    """Only the likeliest tokens up to this total probability can be drawn."""
+    seed: int = 0
+    """Together with a prompt's index it fixes that prompt's random numbers."""
+    batch_size: int = 32
+    """Prompts a forward pass; changes memory and speed only."""
+
+
+def generate(
+    model: nn.Module,
+    prompt_ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    eos_token_ids: Sequence[int],
+    pad_token_id: int,
+) -> list[list[int]]:
+    """One reply per prompt, in the given order, with its end token where one was written.
+
+    model: a causal language model, or a PEFT model around one, with its adapter on or off.
+    Its training mode and generation settings are as before afterwards.
+    """
+    causal_lm = unwrap(model)
+    settings = _settings(sampling, eos_token_ids, pad_token_id)
+    # Neighbours in length share a batch, which saves padding; the longest come first, so that
+    # a batch too large for the memory fails at once.
+    order = sorted(range(len(prompt_ids)), key=lambda index: -len(prompt_ids[index]))
+    replies: dict[int, list[int]] = {}
+    with torch.no_grad(), evaluating(model), _own_settings(causal_lm):
+        for start in range(0, len(order), sampling.batch_size):
+            batch = order[start : start + sampling.batch_size]
+            input_ids, mask = pad_left([prompt_ids[index] for index in batch], pad_token_id)
+            width = input_ids.shape[1]
+            written = causal_lm.generate(
+                input_ids=input_ids.to(causal_lm.device),
+                attention_mask=mask.to(causal_lm.device),
+                generation_config=settings,
+                logits_processor=_processors(sampling, batch, width, causal_lm.device),
+            )
+            for index, row in zip(batch, written[:, width:].tolist(), strict=True):
+                replies[index] = _until_end(row, eos_token_ids)
+    return [replies[index] for index in range(len(prompt_ids))]
+
+
+def end_token_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a reply: the tokenizer's, and those of the model's own settings."""
+    declared = unwrap(model).generation_config.eos_token_id
+    declared = [] if declared is None else declared
+    declared = [declared] if isinstance(declared, int) else list(declared)
+    return sorted({tokenizer.eos_token_id, *declared})
+
+
+def unwrap(model: nn.Module) -> PreTrainedModel:
+    """The language model inside a PEFT model (its layers hold the adapter), else the model."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; every module's own mode again afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def without_adapter(model: PeftModel) -> Iterator[PeftModel]:
+    """The model as its frozen base inside; afterwards exactly as before.
+
+    PEFT switches the adapter's `requires_grad` when it disables or enables it, so that is put
+    back weight by weight.
+    """
+    trainable = [(weight, weight.requires_grad) for weight in model.parameters()]
+    try:
+        with model.disable_adapter():
+            yield model
+    finally:
+        for weight, requires_grad in trainable:
+            weight.requires_grad_(requires_grad)
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Rows of ids as `input_ids` and `attention_mask`, each (rows, longest), aligned at the end."""
+    width = max(map(len, rows))
+    ids = [[pad_token_id] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def uniforms(seed: int, prompt_index: int, count: int) -> numpy.ndarray:
+    """`count` numbers in [0, 1) of this prompt; a longer request continues a shorter one."""
+    # Philox's stream is fixed by NumPy's compatibility promise, default_rng's choice is not.
+    bits = numpy.random.Philox(numpy.random.SeedSequence([seed, prompt_index]))
+    return numpy.random.Generator(bits).random(count)
+
+
+def draw(scores: Tensor, uniform: Tensor) -> Tensor:
+    """The token at which the CDF of softmax(scores) passes `uniform`; shape (batch,).
+
+    scores: (batch, vocab); uniform: (batch,), float64, in [0, 1).
+    """
+    # Float64: in float32 the sum over a large vocabulary is off by more than rare tokens weigh.
+    cdf = scores.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    total = cdf[:, -1:]
+    # Rounding must not carry the target up to the total, past the last token that can be drawn.
+    target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, total.new_zeros(())))
+    return torch.searchsorted(cdf, target, right=True).squeeze(1)
+
+
+class _InverseCdf(LogitsProcessor):
+    """Leaves one token per row possible, the drawn one, so that greedy decoding takes it."""
+
+    def __init__(self, uniform: Tensor, prompt_width: int) -> None:
+        """uniform: (batch, max_new_tokens)."""
+        self.uniform = uniform
+        self.prompt_width = prompt_width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        token = draw(scores, self.uniform[:, input_ids.shape[1] - self.prompt_width])
+        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
+
+
+def _processors(
+    sampling: Sampling, prompt_indices: Sequence[int], prompt_width: int, device: torch.device
+) -> LogitsProcessorList:
+    if sampling.temperature == 0:
+        return LogitsProcessorList()
+    processors = LogitsProcessorList()
+    if sampling.temperature != 1:
+        processors.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_p < 1:
+        processors.append(TopPLogitsWarper(sampling.top_p))
+    uniform = numpy.stack(
+        [uniforms(sampling.seed, index, sampling.max_new_tokens) for index in prompt_indices]
+    )
+    processors.append(_InverseCdf(torch.from_numpy(uniform).to(device), prompt_width))
+    return processors
+
+
+def _settings(
+    sampling: Sampling, eos_token_ids: Sequence[int], pad_token_id: int
+) -> GenerationConfig:
+    return GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=list(eos_token_ids),
+        pad_token_id=pad_token_id,
+    )
+
+
+@contextmanager
+def _own_settings(model: PreTrainedModel) -> Iterator[None]:
+    """Hides the model's generation settings inside.
+
+    What a call leaves open is filled in from them: a repetition penalty there would change the
+    policy that is judged.
+    """
+    settings = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = settings
+
+
+def _until_end(row: list[int], eos_token_ids: Sequence[int]) -> list[int]:
+    for position, token in enumerate(row):
+        if token in eos_token_ids:
+            return row[: position + 1]
+    return row

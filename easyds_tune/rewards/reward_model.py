@@ -1,0 +1,149 @@
+"""A trained reward model as a reward: a sequence classifier with one output.
+
+A text is put together as the reward-model algorithm trains on it (the same Encoder, with the
+reward model's own tokenizer and chat template): prompt, reply, end token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from easyds_tune.data.records import Message, PreferencePair
+from easyds_tune.data.template import choose_template
+from easyds_tune.data.tokenise import Encoder
+from easyds_tune.errors import ModelError
+from easyds_tune.models.load import context_length, load_tokenizer
+from easyds_tune.spec.judge import RewardModelRewardSpec
+
+
+class RewardModel:
+    """Scores replies with a frozen model; keeps that model in memory."""
+
+    def __init__(
+        self,
+        spec: RewardModelRewardSpec,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        *,
+        batch_size: int = 32,
+    ) -> None:
+        """Raises ModelError where the folder holds no trained reward model.
+
+        batch_size: texts a forward pass; changes memory and speed only.
+        """
+        name = spec.model_name_or_path
+        if (Path(name) / "adapter_config.json").is_file():
+            model, tokenizer_name = _load_adapter(name, dtype)
+        else:
+            model, tokenizer_name = _load_whole(name, dtype), name
+        tokenizer = load_tokenizer(tokenizer_name)
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        # Classifiers read the score at the last token that is not padding.
+        base.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        self._model = model.to(device).eval().requires_grad_(False)
+        self._device = device
+        self._encoder = Encoder(tokenizer, choose_template(tokenizer, None))
+        self._pad_token_id = tokenizer.pad_token_id
+        # A learned first token (CLS above all) has to outlive the truncation.
+        self._opening_ids = {tokenizer.bos_token_id, tokenizer.cls_token_id}
+        self._max_length = min(spec.max_length, context_length(base) or spec.max_length)
+        self._batch_size = batch_size
+
+    def score(self, prompts: Sequence[tuple[Message, ...]], replies: Sequence[str]) -> Tensor:
+        """One score per reply: float32 of shape (replies,), on the CPU."""
+        rows = self.input_ids(prompts, replies)
+        # Neighbours in length share a batch; the longest come first.
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+        scores = torch.zeros(len(rows))
+        with torch.no_grad():
+            for start in range(0, len(order), self._batch_size):
+                batch = order[start : start + self._batch_size]
+                scores[batch] = self._forward([rows[index] for index in batch])
+        return scores
+
+    def input_ids(
+        self, prompts: Sequence[tuple[Message, ...]], replies: Sequence[str]
+    ) -> list[list[int]]:
+        """What the model reads for each reply; a text that is too long loses its beginning."""
+        pairs = [
+            PreferencePair(prompt, reply, reply)
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+        return [
+            self._truncate(pair["prompt_ids"] + pair["chosen_ids"])
+            for pair in self._encoder.pairs(pairs)
+        ]
+
+    def _truncate(self, ids: list[int]) -> list[int]:
+        if len(ids) <= self._max_length:
+            return ids
+        kept = 1 if ids[0] in self._opening_ids else 0
+        return ids[:kept] + ids[kept - self._max_length :]
+
+    def _forward(self, rows: Sequence[list[int]]) -> Tensor:
+        width = max(map(len, rows))
+        padding = [width - len(row) for row in rows]
+        ids = [row + [self._pad_token_id] * pad for row, pad in zip(rows, padding, strict=True)]
+        mask = [[1] * (width - pad) + [0] * pad for pad in padding]
+        logits: Tensor = self._model(
+            input_ids=torch.tensor(ids, device=self._device),
+            attention_mask=torch.tensor(mask, device=self._device),
+        ).logits
+        return logits[:, 0].float().cpu()
+
+
+def _load_whole(name: str, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            name, dtype=dtype, output_loading_info=True
+        )
+    # Transformers raises many classes here, all of them about what it was given.
+    except Exception as error:
+        raise ModelError([f"{name}: the reward model does not load: {error}"]) from error
+    outputs = model.config.num_labels
+    problems = []
+    if outputs != 1:
+        problems.append(
+            f"{name}: a reward model must have exactly one output, got {outputs}; give a model "
+            "that was trained with the rm algorithm, or one saved with num_labels 1"
+        )
+    if missing := sorted(loading["missing_keys"]):
+        problems.append(
+            f"{name}: a reward model must hold all of its weights, and {', '.join(missing[:3])} "
+            "would be random; train it with the rm algorithm first"
+        )
+    if problems:
+        raise ModelError(problems)
+    return model
+
+
+def _load_adapter(name: str, dtype: torch.dtype) -> tuple[nn.Module, str]:
+    """The model of an adapter folder, and the name that its tokenizer is loaded by."""
+    try:
+        config = PeftConfig.from_pretrained(name)
+        if config.task_type != "SEQ_CLS":
+            raise ModelError(
+                [
+                    f"{name}: a reward model's adapter must be of task type SEQ_CLS, got "
+                    f"{config.task_type}; give one that was trained with the rm algorithm"
+                ]
+            )
+        base_name = str(config.base_model_name_or_path)
+        # The base's own head, if it has none a random one, is replaced by the adapter's.
+        with torch.random.fork_rng(devices=[]):
+            base = AutoModelForSequenceClassification.from_pretrained(
+                base_name, revision=config.revision, num_labels=1, dtype=dtype
+            )
+        model = PeftModel.from_pretrained(base, name, config=config)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError([f"{name}: the reward model does not load: {error}"]) from error
+    has_tokenizer = (Path(name) / "tokenizer_config.json").is_file()
+    return model, name if has_tokenizer else base_name
