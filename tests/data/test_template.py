@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from byte_tokenizer import CHATML, byte_tokenizer
+
+from easyds_tune.data.template import choose_template
+from easyds_tune.errors import SpecError
+
+OWN = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+
+
+def test_the_spec_comes_first_then_the_tokenizer_then_trl_then_plain_text(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(eos_token="<|im_end|>")
+    assert choose_template(tokenizer, None).source == "trl"
+    tokenizer.chat_template = OWN
+    assert choose_template(tokenizer, None).text == OWN
+    assert choose_template(tokenizer, CHATML).source == "spec"
+    (tmp_path / "t.jinja").write_text(CHATML, encoding="utf-8")
+    assert choose_template(tokenizer, "t.jinja", tmp_path).text == CHATML
+    assert choose_template(tokenizer, "none").text is None
+
+
+def test_named_templates_of_a_tokenizer_give_the_default_one() -> None:
+    tokenizer = byte_tokenizer(eos_token="<|im_end|>")
+    tokenizer.chat_template = {"default": OWN, "tool_use": CHATML}
+    assert choose_template(tokenizer, None).text == OWN
+
+
+def test_a_model_without_chat_tokens_continues_plain_text(stories_tokenizer: Any) -> None:
+    assert choose_template(stories_tokenizer, None).source == "none"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("absent.jinja", "readable file"),
+        ("{% for m in messages %}", "cannot render a chat"),
+        ("{{ nothing() }}", "cannot render a chat"),
+        ("{{ messages[0].content }}", "must write every message's content"),
+    ],
+)
+def test_a_template_that_cannot_render_a_chat_is_refused(
+    bytes_tokenizer: Any, tmp_path: Path, template: str, message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        choose_template(bytes_tokenizer, template, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen2_5_training", "qwen3", "glm4moe", "llama3"])
+def test_real_templates_render(bytes_tokenizer: Any, shared_data: Path, name: str) -> None:
+    path = shared_data / "tokenizers" / "chat_templates" / f"{name}.jinja"
+    assert choose_template(bytes_tokenizer, str(path)).source == "spec"

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from byte_tokenizer import CHATML, byte_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from easyds_tune.data.records import (
+    Conversation,
+    PlainText,
+    PreferencePair,
+    Prompt,
+    assistant,
+    user,
+)
+from easyds_tune.data.template import Template, choose_template
+from easyds_tune.data.tokenise import IGNORED, Encoder, check_room
+from easyds_tune.errors import DataError, ModelError
+
+CHAT = (user("q1"), assistant("n"), user("n?"), assistant("done"))
+PLAIN = Template(None, "none")
+BYTES = byte_tokenizer(eos_token="<|im_end|>")
+
+
+def chatml(tokenizer: Any) -> Encoder:
+    return Encoder(tokenizer, Template(CHATML, "spec"))
+
+
+def trained_text(encoder: Encoder, encoded: dict[str, list[int]]) -> str:
+    kept = [label for label in encoded["labels"] if label != IGNORED]
+    return str(encoder.tokenizer.decode(kept))
+
+
+def test_a_prompt_ends_where_the_reply_begins(bytes_tokenizer: Any) -> None:
+    encoder = chatml(bytes_tokenizer)
+    text = bytes_tokenizer.decode(encoder.prompt_ids([user("q")]))
+    assert text == "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_every_reply_of_a_chat_trains_with_its_end_and_nothing_else(bytes_tokenizer: Any) -> None:
+    # The reply "n" also occurs in the markup (im_end) and in the question after it.
+    encoder = chatml(bytes_tokenizer)
+    encoded = encoder.conversation(Conversation(CHAT))
+    assert trained_text(encoder, encoded) == "n<|im_end|>\ndone<|im_end|>\n"
+    whole = bytes_tokenizer.apply_chat_template(list(CHAT), chat_template=CHATML, tokenize=False)
+    assert bytes_tokenizer.decode(encoded["input_ids"]) == whole
+
+
+def test_labels_are_the_input_ids_or_ignored(bytes_tokenizer: Any) -> None:
+    encoded = chatml(bytes_tokenizer).conversation(Conversation(CHAT))
+    assert len(encoded["labels"]) == len(encoded["input_ids"])
+    assert all(
+        label in (token, IGNORED)
+        for token, label in zip(encoded["input_ids"], encoded["labels"], strict=True)
+    )
+
+
+def test_a_pair_continues_the_ids_that_generation_starts_from(bytes_tokenizer: Any) -> None:
+    encoder = chatml(bytes_tokenizer)
+    pair = encoder.pair(PreferencePair((user("q"),), "yes", "no"))
+    assert pair["prompt_ids"] == encoder.prompt_ids([user("q")])
+    assert bytes_tokenizer.decode(pair["chosen_ids"]) == "yes<|im_end|>\n"
+    assert bytes_tokenizer.decode(pair["rejected_ids"]) == "no<|im_end|>\n"
+    assert encoder.text(pair["rejected_ids"]) == "no\n"
+
+
+def test_plain_text_is_continued_and_ends_with_eos(bytes_tokenizer: Any) -> None:
+    encoder = Encoder(bytes_tokenizer, PLAIN)
+    pair = encoder.pair(PreferencePair((user("x"), user("y")), "z", "w"))
+    assert bytes_tokenizer.decode(pair["prompt_ids"]) == "x\ny"
+    assert bytes_tokenizer.decode(pair["chosen_ids"]) == "z<|im_end|>"
+    encoded = encoder.conversation(PlainText("abc"))
+    assert encoded["labels"] == encoded["input_ids"]
+    assert bytes_tokenizer.decode(encoded["input_ids"]) == "abc<|im_end|>"
+    chat = encoder.conversation(Conversation(CHAT))
+    assert bytes_tokenizer.decode(chat["input_ids"]) == "q1n\nn?done<|im_end|>"
+    assert trained_text(encoder, chat) == "ndone<|im_end|>"
+
+
+def test_tokens_that_would_merge_across_the_boundary_are_kept_apart(bytes_tokenizer: Any) -> None:
+    joint = bytes_tokenizer("ab")["input_ids"]
+    apart = bytes_tokenizer("a")["input_ids"] + bytes_tokenizer("b")["input_ids"]
+    assert (len(joint), len(apart)) == (1, 2)
+    encoder = Encoder(bytes_tokenizer, PLAIN)
+    eos = bytes_tokenizer.eos_token_id
+    pair = encoder.pair(PreferencePair((user("a"),), "b", "c"))
+    assert pair["prompt_ids"] + pair["chosen_ids"] == [*apart, eos]
+    encoded = encoder.conversation(Conversation((user("a"), assistant("b"))))
+    assert encoded == {"input_ids": [*apart, eos], "labels": [IGNORED, apart[1], eos]}
+
+
+def test_a_sentencepiece_reply_keeps_its_word_boundary_and_bos_opens_once(
+    stories_tokenizer: Any,
+) -> None:
+    encoder = Encoder(stories_tokenizer, PLAIN)
+    pair = encoder.pair(PreferencePair((user("Once upon a time"),), " there was", " it is"))
+    assert pair["prompt_ids"] == stories_tokenizer("Once upon a time")["input_ids"]
+    joint = stories_tokenizer("Once upon a time there was")["input_ids"]
+    assert pair["prompt_ids"] + pair["chosen_ids"] == [*joint, stories_tokenizer.eos_token_id]
+
+
+def test_a_template_with_thoughts_trains_each_reply_without_them(minimind_tokenizer: Any) -> None:
+    encoder = Encoder(minimind_tokenizer, choose_template(minimind_tokenizer, None))
+    encoded = encoder.conversation(Conversation(CHAT))
+    assert trained_text(encoder, encoded) == "n<|im_end|>\ndone<|im_end|>\n"
+    text = minimind_tokenizer.decode(encoded["input_ids"])
+    assert text == minimind_tokenizer.apply_chat_template(list(CHAT), tokenize=False)
+
+
+def test_a_template_that_opens_replies_otherwise_still_follows_the_prompt() -> None:
+    tokenizer = byte_tokenizer(eos_token="<|im_end|>")
+    template = CHATML.replace("assistant\n{% endif", "assistant\n<think>{% endif")
+    encoder = Encoder(tokenizer, Template(template, "spec"))
+    pair = encoder.pair(PreferencePair((user("n"),), "n", "m"))
+    assert tokenizer.decode(pair["prompt_ids"]).endswith("assistant\n<think>")
+    assert tokenizer.decode(pair["chosen_ids"]) == "n<|im_end|>\n"
+
+
+def test_a_template_that_closes_no_turn_gets_an_end_token(shared_data: Path) -> None:
+    folder = shared_data / "tokenizers" / "chatglm3"
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), eos_token="</s>", unk_token="<unk>"
+    )
+    template = "{% for m in messages %}<|{{ m.role }}|>\n {{ m.content }}{% endfor %}"
+    template += "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    encoder = Encoder(tokenizer, Template(template, "spec"))
+    pair = encoder.pair(PreferencePair((user("什么是栈？"),), "想一想", "不知道"))
+    assert pair["chosen_ids"][-1] == tokenizer.eos_token_id
+    assert encoder.text(pair["chosen_ids"]).strip() == "想一想"
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen2_5", "qwen2_5_training", "qwen3", "qwen3_training", "glm4moe", "llama3"]
+)
+def test_with_real_templates_replies_train_and_the_last_follows_the_prompt(
+    bytes_tokenizer: Any, shared_data: Path, name: str
+) -> None:
+    path = shared_data / "tokenizers" / "chat_templates" / f"{name}.jinja"
+    encoder = Encoder(bytes_tokenizer, choose_template(bytes_tokenizer, str(path)))
+    encoded = encoder.conversation(Conversation(CHAT))
+    opening = encoder.prompt_ids(CHAT[:-1])
+    assert encoded["input_ids"][: len(opening)] == opening
+    trained = trained_text(encoder, encoded)
+    assert trained.startswith("n")
+    assert "done" in trained
+    assert "q1" not in trained
+    assert "n?" not in trained
+
+
+def test_a_template_that_refuses_a_record_is_a_data_error(bytes_tokenizer: Any) -> None:
+    strict = "{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}"
+    encoder = Encoder(bytes_tokenizer, Template(strict + CHATML, "spec"))
+    with pytest.raises(DataError, match="user first"):
+        encoder.prompt_ids([{"role": "system", "content": "s"}])
+
+
+def test_a_tokenizer_without_an_end_token_is_refused() -> None:
+    with pytest.raises(ModelError, match="eos_token"):
+        Encoder(byte_tokenizer(), PLAIN)
+
+
+def test_prompts_without_room_for_a_reply_are_named(bytes_tokenizer: Any) -> None:
+    encoder = Encoder(bytes_tokenizer, PLAIN)
+    prompts = [Prompt((user("x" * length),)) for length in (10, 20, 30)]
+    assert check_room(prompts, encoder, max_new_tokens=12, context_length=32) == [
+        f"prompt 3 ({'x' * 30!r}) must leave room for a reply: 30 tokens + max_new_tokens 12 > "
+        "context 32; shorten the prompt or lower max_new_tokens"
+    ]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=12), min_size=2))
+def test_any_chat_opens_with_the_ids_of_its_prompt(texts: list[str]) -> None:
+    roles = (user, assistant)
+    chat = tuple(roles[n % 2](text) for n, text in enumerate(texts[: len(texts) // 2 * 2]))
+    for template in (PLAIN, Template(CHATML, "spec")):
+        encoder = Encoder(BYTES, template)
+        encoded = encoder.conversation(Conversation(chat))
+        opening = encoder.prompt_ids(chat[:-1])
+        assert encoded["input_ids"][: len(opening)] == opening
+        assert len(encoded["labels"]) == len(encoded["input_ids"])
+        assert encoded["labels"][-1] == encoded["input_ids"][-1]
