@@ -273,26 +273,9 @@ _VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-_FIELDS = st.sampled_from(
-    [
-        "prompt",
-        "completion",
-        "chosen",
-        "rejected",
-        "messages",
-        "conversations",
-        "text",
-        "input",
-        "output",
-        "instruction",
-        "history",
-        "system",
-        "tools",
-        "label",
-        "pos_resp",
-        "neg_resp",
-    ]
-)
+_PAIR_FIELDS = ["prompt", "completion", "chosen", "rejected", "pos_resp", "neg_resp", "label"]
+_CHAT_FIELDS = ["messages", "conversations", "input", "output", "instruction", "history", "text"]
+_FIELDS = st.sampled_from([*_PAIR_FIELDS, *_CHAT_FIELDS, "system", "tools"])
 
 
 @settings(
