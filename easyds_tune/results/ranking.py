@@ -1,0 +1,118 @@
+"""Which trial is best, at which step. The one place that compares trials; everything shows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from easyds_tune.journal.events import Objective, TrialState
+from easyds_tune.journal.replay import Report, SweepRecord, TrialRecord
+
+DEFAULT_TRIAL_NUMBER = 0
+
+# A trial that ended in one of these never ranks above one that did not, whatever its score.
+_UNFIT_STATES = frozenset(
+    {TrialState.BOUNDED, TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialState.FAILED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RankedTrial:
+    """A trial and its best report; all None for a trial without a finite objective.
+
+    `stderr` is the objective's standard error where the trial reports one; `checkpoint` is the
+    best step's, relative to the sweep's folder.
+    """
+
+    trial: TrialRecord
+    report: Report | None = None
+    step: int | None = None
+    value: float | None = None
+    stderr: float | None = None
+    checkpoint: str | None = None
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether the trial may win: it has a value and did not fail or break a bound."""
+        return self.value is not None and self.trial.state not in _UNFIT_STATES
+
+
+def stderr_name(metric: str) -> str:
+    """The name under which a trial reports the standard error of a metric."""
+    return f"{metric}_stderr"
+
+
+def improves(value: float, on: float, objective: Objective) -> bool:
+    """Whether `value` is strictly better than `on`."""
+    return value > on if objective.mode == "max" else value < on
+
+
+def finite_metric(report: Report, metric: str) -> float | None:
+    """The metric's value at a report, None where it is missing, NaN or infinite."""
+    value = report.metrics.get(metric)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def best_report(trial: TrialRecord, objective: Objective) -> Report | None:
+    """The report with the best finite objective, the earlier one in a tie.
+
+    Where the trial has checkpoints only reports with one count: a score without its weights
+    cannot be deployed.
+    """
+    with_checkpoint = [report for report in trial.reports if report.step in trial.checkpoints]
+    return _best_of(with_checkpoint, objective) or _best_of(trial.reports, objective)
+
+
+def _best_of(reports: Iterable[Report], objective: Objective) -> Report | None:
+    best: Report | None = None
+    best_value = 0.0
+    for report in reports:
+        value = finite_metric(report, objective.metric)
+        if value is None:
+            continue
+        if best is None or improves(value, best_value, objective):
+            best, best_value = report, value
+    return best
+
+
+def rank_trial(trial: TrialRecord, objective: Objective) -> RankedTrial:
+    """One trial at its best step."""
+    report = best_report(trial, objective)
+    if report is None:
+        return RankedTrial(trial)
+    return RankedTrial(
+        trial=trial,
+        report=report,
+        step=report.step,
+        value=report.metrics[objective.metric],
+        stderr=finite_metric(report, stderr_name(objective.metric)),
+        checkpoint=trial.checkpoints.get(report.step),
+    )
+
+
+def rank(record: SweepRecord) -> list[RankedTrial]:
+    """All trials, best first: fit ones by value, then unfit ones, then those without a value.
+
+    Trials that tie keep the order in which they were suggested.
+    """
+    sign = -1.0 if record.objective.mode == "max" else 1.0
+
+    def order(ranked: RankedTrial) -> tuple[int, float, int]:
+        if ranked.value is None:
+            return 2, 0.0, ranked.trial.number
+        return (0 if ranked.is_fit else 1), sign * ranked.value, ranked.trial.number
+
+    trials = (rank_trial(trial, record.objective) for trial in record.trials.values())
+    return sorted(trials, key=order)
+
+
+def find_winner(ranking: list[RankedTrial]) -> RankedTrial | None:
+    """The best fit trial that has a checkpoint; without any checkpoint at all, the best fit one."""
+    fit = [ranked for ranked in ranking if ranked.is_fit]
+    return next((ranked for ranked in fit if ranked.checkpoint), fit[0] if fit else None)
+
+
+def find_default(ranking: list[RankedTrial]) -> RankedTrial | None:
+    """Trial 0, the default configuration, if it was suggested."""
+    return next((ranked for ranked in ranking if ranked.trial.number == DEFAULT_TRIAL_NUMBER), None)
