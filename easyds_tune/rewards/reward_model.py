@@ -100,12 +100,14 @@ class RewardModel:
 
 def _load_whole(name: str, dtype: torch.dtype) -> PreTrainedModel:
     try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=dtype, output_loading_info=True
-        )
+        # Missing weights are drawn (and refused below); that must not move the global generator.
+        with torch.random.fork_rng(devices=[]):
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                name, dtype=dtype, output_loading_info=True
+            )
     # Transformers raises many classes here, all of them about what it was given.
     except Exception as error:
-        raise ModelError([f"{name}: the reward model does not load: {error}"]) from error
+        raise _does_not_load(name, error) from error
     outputs = model.config.num_labels
     problems = []
     if outputs != 1:
@@ -135,15 +137,20 @@ def _load_adapter(name: str, dtype: torch.dtype) -> tuple[nn.Module, str]:
                 ]
             )
         base_name = str(config.base_model_name_or_path)
-        # The base's own head, if it has none a random one, is replaced by the adapter's.
+        # A head and an adapter are drawn at random, then replaced by the folder's.
         with torch.random.fork_rng(devices=[]):
             base = AutoModelForSequenceClassification.from_pretrained(
                 base_name, revision=config.revision, num_labels=1, dtype=dtype
             )
-        model = PeftModel.from_pretrained(base, name, config=config)
+            model = PeftModel.from_pretrained(base, name, config=config)
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError([f"{name}: the reward model does not load: {error}"]) from error
+        raise _does_not_load(name, error) from error
     has_tokenizer = (Path(name) / "tokenizer_config.json").is_file()
     return model, name if has_tokenizer else base_name
+
+
+def _does_not_load(name: str, error: Exception) -> ModelError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return ModelError([f"{name}: the reward model does not load: {reason}"])

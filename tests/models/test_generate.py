@@ -1,0 +1,295 @@
+"""Replies: drawn by common random numbers, whatever the batch, and without a trace."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers.generation import TopPLogitsWarper
+
+from easyds_tune.models.generate import (
+    Sampling,
+    draw,
+    end_token_ids,
+    evaluating,
+    generate,
+    pad_left,
+    uniforms,
+    without_adapter,
+)
+
+STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
+EOS, PAD, VOCAB = 1, 0, 40
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15], [16, 17], [18, 19, 20, 21]]
+LAST_UNIFORM = 1 - 2.0**-53
+
+
+def tiny_model(seed: int = 0) -> Qwen2ForCausalLM:
+    config = Qwen2Config(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    )
+    torch.manual_seed(seed)
+    return Qwen2ForCausalLM(config).eval()
+
+
+def with_adapter(model: Qwen2ForCausalLM, seed: int = 1) -> PeftModel:
+    """An adapter whose weights are far from zero."""
+    torch.manual_seed(seed)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    return get_peft_model(model, config)
+
+
+def replies(model: torch.nn.Module, **sampling: float) -> list[list[int]]:
+    settings = {"max_new_tokens": 12, **sampling}
+    return generate(model, PROMPTS, Sampling(**settings), eos_token_ids=[EOS], pad_token_id=PAD)
+
+
+def drawn_step_by_step(
+    model: Qwen2ForCausalLM, prompt: list[int], index: int, temperature: float, top_p: float
+) -> list[int]:
+    """One prompt alone, no padding, no cache."""
+    ids = list(prompt)
+    for uniform in uniforms(0, index, 12):
+        with torch.no_grad():
+            scores = model(torch.tensor([ids])).logits[:, -1] / temperature
+        if top_p < 1:
+            scores = TopPLogitsWarper(top_p)(None, scores)
+        ids.append(int(draw(scores, torch.tensor([uniform]))))
+        if ids[-1] == EOS:
+            break
+    return ids[len(prompt) :]
+
+
+def test_a_token_is_where_the_cdf_passes_the_uniform_number() -> None:
+    # CDF: 0.1, 0.3, 0.6, 1.0
+    scores = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(5, 4)
+    uniform = torch.tensor([0.0, 0.09, 0.29, 0.31, 0.99], dtype=torch.float64)
+    assert draw(scores, uniform).tolist() == [0, 0, 1, 2, 3]
+
+
+def test_a_token_without_probability_is_never_drawn() -> None:
+    scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.3, -torch.inf]]).expand(2, 5)
+    uniform = torch.tensor([0.0, LAST_UNIFORM], dtype=torch.float64)
+    assert draw(scores, uniform).tolist() == [1, 3]
+
+
+def test_the_last_uniform_number_stays_in_a_large_vocabulary() -> None:
+    torch.manual_seed(0)
+    scores = torch.randn(20, 150_001) * 3
+    scores[:, -50:] = -torch.inf
+    tokens = draw(scores, torch.full((20,), LAST_UNIFORM, dtype=torch.float64))
+    assert tokens.max() < 150_001 - 50
+
+
+def test_tokens_are_drawn_as_often_as_their_probability_says() -> None:
+    probabilities = torch.tensor([0.05, 0.5, 0.15, 0.3])
+    uniform = torch.from_numpy(uniforms(7, 3, 20_000))
+    tokens = draw(probabilities.log().expand(20_000, 4), uniform)
+    shares = tokens.bincount(minlength=4) / 20_000
+    # Four standard errors of a share are at most 4 * sqrt(0.25 / 20000) = 0.0141.
+    torch.testing.assert_close(shares, probabilities, atol=0.0141, rtol=0)
+
+
+def test_more_uniform_numbers_continue_the_fewer() -> None:
+    numpy.testing.assert_array_equal(uniforms(3, 5, 20)[:8], uniforms(3, 5, 8))
+    assert uniforms(3, 5, 1) != uniforms(3, 6, 1)
+    assert uniforms(3, 5, 1) != uniforms(4, 5, 1)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.3, 0.8)])
+def test_replies_are_those_drawn_step_by_step_without_batch_or_cache(
+    temperature: float, top_p: float
+) -> None:
+    model = tiny_model()
+    expected = [
+        drawn_step_by_step(model, prompt, index, temperature, top_p)
+        for index, prompt in enumerate(PROMPTS)
+    ]
+    assert replies(model, temperature=temperature, top_p=top_p) == expected
+
+
+def test_the_batch_a_prompt_sits_in_does_not_change_its_reply() -> None:
+    model = tiny_model()
+    assert replies(model, batch_size=1) == replies(model, batch_size=3) == replies(model)
+
+
+def test_a_longer_limit_continues_the_same_replies() -> None:
+    model = tiny_model()
+    assert [reply[:5] for reply in replies(model)] == replies(model, max_new_tokens=5)
+
+
+def test_the_seed_decides_the_replies() -> None:
+    model = tiny_model()
+    assert replies(model, seed=1) == replies(model, seed=1)
+    assert replies(model, seed=1) != replies(model, seed=2)
+
+
+def test_temperature_zero_takes_the_likeliest_token() -> None:
+    model = tiny_model()
+    (ids,) = generate(
+        model,
+        [PROMPTS[0]],
+        Sampling(4, temperature=0),
+        eos_token_ids=[VOCAB + 1],
+        pad_token_id=PAD,
+    )
+    text = list(PROMPTS[0])
+    for token in ids:
+        assert token == model(torch.tensor([text])).logits[0, -1].argmax()
+        text.append(token)
+    assert len(ids) == 4
+
+
+def test_a_reply_stops_with_the_first_end_token_and_keeps_it() -> None:
+    ends = list(range(30, VOCAB))
+    got = generate(
+        tiny_model(),
+        PROMPTS * 4,
+        Sampling(12, batch_size=8),
+        eos_token_ids=ends,
+        pad_token_id=ends[0],
+    )
+    assert any(len(reply) < 12 for reply in got)
+    for reply in got:
+        assert all(token not in ends for token in reply[:-1])
+        assert reply[-1] in ends or len(reply) == 12
+
+
+def test_the_global_random_states_are_neither_read_nor_changed() -> None:
+    model = tiny_model()
+    torch.manual_seed(1)
+    numpy.random.seed(1)
+    first = replies(model)
+    torch.manual_seed(2)
+    numpy.random.seed(2)
+    torch_state, numpy_state = torch.get_rng_state(), numpy.random.get_state()[1].copy()
+    assert replies(model) == first
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    numpy.testing.assert_array_equal(numpy.random.get_state()[1], numpy_state)
+
+
+def test_the_models_own_generation_settings_are_ignored_and_kept() -> None:
+    model = tiny_model()
+    expected = replies(model)
+    model.generation_config.update(repetition_penalty=5.0, top_k=1, min_new_tokens=12)
+    settings = model.generation_config
+    assert replies(model) == expected
+    assert model.generation_config is settings
+
+
+def test_the_cache_is_used_although_training_switched_it_off() -> None:
+    model = tiny_model()
+    model.config.use_cache = False
+    widths: list[int] = []
+    model.lm_head.register_forward_pre_hook(
+        lambda _module, inputs: widths.append(inputs[0].shape[1])
+    )
+    embedded: list[int] = []
+    model.model.embed_tokens.register_forward_pre_hook(
+        lambda _module, inputs: embedded.append(inputs[0].shape[1])
+    )
+    replies(model)
+    assert embedded[0] == 7
+    assert set(embedded[1:]) == {1}
+    assert model.config.use_cache is False
+
+
+def test_dropout_is_off_inside_and_every_modules_mode_is_restored() -> None:
+    model = with_adapter(tiny_model())
+    model.train()
+    model.get_base_model().model.layers[0].eval()
+    modes = [module.training for module in model.modules()]
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == modes
+    replies(model)
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_gradient_checkpointing_does_not_change_replies() -> None:
+    model = tiny_model()
+    expected = replies(model)
+    model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()
+    model.train()
+    assert replies(model) == expected
+
+
+def test_an_adapter_counts_when_it_is_on_and_not_when_it_is_off() -> None:
+    base_replies = replies(tiny_model())
+    policy = with_adapter(tiny_model())
+    with without_adapter(policy) as base:
+        assert replies(base) == base_replies
+    adapted = replies(policy)
+    assert adapted != base_replies
+    assert adapted == replies(policy.merge_and_unload())
+
+
+def test_without_adapter_leaves_requires_grad_exactly_as_it_was() -> None:
+    policy = with_adapter(tiny_model())
+    policy.add_adapter("frozen", LoraConfig(r=2, target_modules=["q_proj"]))
+    names = [name for name, weight in policy.named_parameters() if weight.requires_grad]
+    frozen = next(weight for name, weight in policy.named_parameters() if "lora_A" in name)
+    frozen.requires_grad_(False)
+    before = {name: weight.requires_grad for name, weight in policy.named_parameters()}
+    with without_adapter(policy):
+        pass
+    with pytest.raises(KeyError), without_adapter(policy):
+        raise KeyError
+    assert {name: weight.requires_grad for name, weight in policy.named_parameters()} == before
+    assert len(names) == 8
+
+
+def test_left_padding_aligns_rows_at_their_end() -> None:
+    ids, mask = pad_left([[3, 4], [5, 6, 7]], pad_token_id=9)
+    assert ids.tolist() == [[9, 3, 4], [5, 6, 7]]
+    assert mask.tolist() == [[0, 1, 1], [1, 1, 1]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_printed_or_warned(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model()
+    # As a downloaded model may bring them; update() would itself warn.
+    model.generation_config.temperature = 0.6
+    model.generation_config.top_k = 20
+    model.generation_config.max_length = 20
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        replies(model, temperature=0.5, top_p=0.9)
+        replies(model, temperature=0)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason=f"no shared model at {STORIES}")
+def test_a_real_model_tells_stories() -> None:
+    model = AutoModelForCausalLM.from_pretrained(STORIES)
+    tokenizer = AutoTokenizer.from_pretrained(STORIES)
+    ends = end_token_ids(model, tokenizer)
+    assert ends == [2]
+    prompts = [tokenizer(text)["input_ids"] for text in ("Once upon a time", "Lily and Tom")]
+    got = generate(
+        model, prompts, Sampling(40, temperature=0.7), eos_token_ids=ends, pad_token_id=0
+    )
+    words = {word.strip('.,!?"') for reply in got for word in tokenizer.decode(reply).split()}
+    assert words & {"the", "a", "was", "to"}
