@@ -1,0 +1,280 @@
+"""An export loads with plain Transformers or PEFT, computes alike, or does not exist."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+)
+
+from easyds_tune.deploy.export import base_reference, export
+from easyds_tune.errors import CheckpointError, ExportError, SpecError
+from easyds_tune.spec.model import ModelSpec
+from tests.deploy.tiny import (
+    CARD,
+    adapter_checkpoint,
+    byte_tokenizer,
+    causal_base,
+    checkpoint_of,
+    encoder_base,
+    reward_model,
+)
+
+IDS = torch.tensor([[5, 77, 130, 9, 200, 41]])
+BUNDLED = Path(__file__).parents[2] / "data" / "models" / "tiny-tutor"
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    return model.eval()(input_ids=IDS).logits.float()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return causal_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    return adapter_checkpoint(tmp_path_factory.mktemp("checkpoint"), model, "CAUSAL_LM")
+
+
+@pytest.fixture(scope="module")
+def trained_logits(base: Path, checkpoint: Path) -> torch.Tensor:
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    return logits(PeftModel.from_pretrained(plain, checkpoint))
+
+
+def spec(base: Path, **changes: object) -> ModelSpec:
+    return ModelSpec(model_name_or_path=str(base), **changes)
+
+
+def test_an_adapter_gives_the_checkpoints_logits_bit_for_bit(
+    base: Path, checkpoint: Path, trained_logits: torch.Tensor, tmp_path: Path
+) -> None:
+    report = export(checkpoint, spec(base), "causal", tmp_path / "out", merge=False, card=CARD)
+
+    assert report.form == "adapter"
+    assert report.largest_difference == 0
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    loaded = PeftModel.from_pretrained(plain, tmp_path / "out")
+    assert torch.equal(logits(loaded), trained_logits)
+
+
+def test_a_merged_model_loads_without_peft(
+    base: Path, checkpoint: Path, trained_logits: torch.Tensor, tmp_path: Path
+) -> None:
+    report = export(checkpoint, spec(base), "causal", tmp_path / "out", merge=True, card=CARD)
+
+    assert (report.form, report.dtype) == ("merged", "float32")
+    assert report.largest_difference <= report.tolerance
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logits(loaded), trained_logits, atol=1e-4, rtol=0)
+    untrained = logits(AutoModelForCausalLM.from_pretrained(base))
+    assert (untrained - trained_logits).abs().max() > 0.1
+
+
+def test_an_export_holds_what_loading_needs_and_no_optimizer_state(
+    base: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    whole = {"README.md", "config.json", "generation_config.json", "model.safetensors",
+             "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
+    adapter = whole - {"config.json", "model.safetensors"}
+    adapter |= {"adapter_config.json", "adapter_model.safetensors"}
+    for merge, wanted in ((True, whole), (False, adapter)):
+        to = tmp_path / str(merge)
+        report = export(checkpoint, spec(base), "causal", to, merge=merge, card=CARD)
+        assert set(report.files) == wanted == {path.name for path in to.iterdir()}
+        assert report.bytes == sum(path.stat().st_size for path in to.iterdir())
+
+
+def test_an_adapter_names_its_local_base_by_an_absolute_path(
+    base: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(base.parent)
+    named = ModelSpec(model_name_or_path=base.name)
+    export(checkpoint, named, "causal", tmp_path / "out", merge=False, card=CARD)
+
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == str(base)
+    assert config["inference_mode"] is True
+
+
+def test_a_hub_name_stays_as_it_is() -> None:
+    assert base_reference(ModelSpec(model_name_or_path="Qwen/Qwen3-0.6B")) == "Qwen/Qwen3-0.6B"
+
+
+def test_the_template_trained_with_and_the_generation_settings_travel_along(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    base = causal_base(tmp_path / "base")
+    GenerationConfig(do_sample=True, temperature=0.7, eos_token_id=256).save_pretrained(base)
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    to = tmp_path / "out"
+    export(checkpoint, spec(base), "causal", to, merge=False, card=CARD, chat_template=template)
+
+    assert AutoTokenizer.from_pretrained(to).chat_template == template
+    assert GenerationConfig.from_pretrained(to).temperature == 0.7
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_reward_model_keeps_its_head(base: Path, tmp_path: Path, merge: bool) -> None:
+    trained = adapter_checkpoint(tmp_path / "checkpoint", reward_model(base), "SEQ_CLS")
+    wanted = logits(PeftModel.from_pretrained(reward_model(base), trained))
+    to = tmp_path / "out"
+    export(trained, spec(base), "reward", to, merge=merge, card=CARD)
+
+    if merge:
+        loaded = AutoModelForSequenceClassification.from_pretrained(to)
+    else:
+        loaded = PeftModel.from_pretrained(reward_model(base), to)
+    assert wanted.shape == (1, 1)
+    torch.testing.assert_close(logits(loaded), wanted, atol=1e-4, rtol=0)
+
+
+def test_a_merged_reward_model_scores_a_padded_batch(base: Path, tmp_path: Path) -> None:
+    trained = adapter_checkpoint(tmp_path / "checkpoint", reward_model(base), "SEQ_CLS")
+    export(trained, spec(base), "reward", tmp_path / "out", merge=True, card=CARD)
+
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    texts = ["short", "a longer text"]
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    together = loaded(**batch).logits
+    alone = torch.cat([loaded(**tokenizer(text, return_tensors="pt")).logits for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_trained_whole_is_copied(tmp_path: Path, dtype: torch.dtype) -> None:
+    base = causal_base(tmp_path / "base", dtype)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        model.model.norm.weight += 0.5
+    trained = checkpoint_of(tmp_path / "checkpoint", model)
+    report = export(trained, spec(base), "causal", tmp_path / "out", merge=True, card=CARD)
+
+    assert (report.form, report.largest_difference) == ("full", 0)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert loaded.dtype == dtype
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_a_bfloat16_base_is_merged_into_bfloat16(tmp_path: Path) -> None:
+    base = causal_base(tmp_path / "base", torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    trained = adapter_checkpoint(tmp_path / "checkpoint", model, "CAUSAL_LM")
+    report = export(trained, spec(base), "causal", tmp_path / "out", merge=True, card=CARD)
+
+    assert report.dtype == "bfloat16"
+    assert 0 < report.largest_difference <= report.tolerance
+    wide = spec(base, dtype="float32")
+    report = export(trained, wide, "causal", tmp_path / "wide", merge=True, card=CARD)
+    assert report.dtype == "float32"
+    assert report.largest_difference < 1e-4
+
+
+def test_an_adapter_that_rounding_would_swallow_is_not_merged(tmp_path: Path) -> None:
+    base = causal_base(tmp_path / "base", torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    trained = adapter_checkpoint(tmp_path / "checkpoint", model, "CAUSAL_LM", size=1e-5)
+
+    with pytest.raises(ExportError, match="export the adapter without --merge"):
+        export(trained, spec(base), "causal", tmp_path / "out", merge=True, card=CARD)
+    assert not (tmp_path / "out").exists()
+    export(trained, spec(base), "causal", tmp_path / "out", merge=False, card=CARD)
+
+
+def test_weights_drawn_at_random_beside_the_adapter_are_noticed(tmp_path: Path) -> None:
+    """DeBERTa's pooler is in neither the base nor the adapter: only a whole model carries it."""
+    base = encoder_base(tmp_path / "base")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # as easyds_tune.models.load draws fresh heads
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    trained = adapter_checkpoint(tmp_path / "checkpoint", model, "SEQ_CLS")
+
+    with pytest.raises(ExportError, match="nothing was kept"):
+        export(trained, spec(base), "reward", tmp_path / "out", merge=False, card=CARD)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "checkpoint"]
+    report = export(trained, spec(base), "reward", tmp_path / "out", merge=True, card=CARD)
+    assert report.largest_difference <= report.tolerance
+
+
+def test_an_adapter_of_another_model_is_refused_and_leaves_nothing(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    wider = causal_base(tmp_path / "wider", hidden_size=64)
+    shallower = causal_base(tmp_path / "shallower", num_hidden_layers=1)
+    to = tmp_path / "new" / "folder" / "out"
+    for other in (wider, shallower):
+        with pytest.raises(ExportError, match="does not fit its base"):
+            export(checkpoint, spec(other), "causal", to, merge=False, card=CARD)
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_that_are_not_finite_are_never_exported(base: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    trained = adapter_checkpoint(tmp_path / "checkpoint", model, "CAUSAL_LM", size=float("nan"))
+    with pytest.raises(ExportError):
+        export(trained, spec(base), "causal", tmp_path / "out", merge=False, card=CARD)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
+    base: Path, tmp_path: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    trained = adapter_checkpoint(tmp_path / "checkpoint", model, "CAUSAL_LM")
+    weights = trained / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+    with pytest.raises(CheckpointError):
+        export(trained, spec(base), "causal", tmp_path / "out", merge=False, card=CARD)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_an_occupied_target_is_refused_and_left_alone(
+    base: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "out" / "mine.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine", encoding="utf-8")
+    for to, what in ((kept.parent, "is not empty"), (kept, "is a file")):
+        with pytest.raises(SpecError, match=what) as refusal:
+            export(checkpoint, spec(base), "causal", to, merge=False, card=CARD)
+        assert refusal.value.exit_code == 2
+    assert kept.read_text(encoding="utf-8") == "mine"
+
+
+def test_an_empty_folder_may_be_the_target(base: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    report = export(checkpoint, spec(base), "causal", tmp_path / "out", merge=False, card=CARD)
+    assert report.folder == tmp_path / "out"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_tokenizer_round_trips(base: Path, checkpoint: Path, tmp_path: Path) -> None:
+    export(checkpoint, spec(base), "causal", tmp_path / "out", merge=False, card=CARD)
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
+    text = "栈和队列有什么区别？"
+    assert loaded(text)["input_ids"] == byte_tokenizer()(text)["input_ids"]
+    assert loaded.decode(loaded(text)["input_ids"]) == text
+
+
+@pytest.mark.skipif(not BUNDLED.is_dir(), reason="data/models/tiny-tutor is not there")
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_bundled_model_exports(tmp_path: Path, merge: bool) -> None:
+    model = AutoModelForCausalLM.from_pretrained(BUNDLED)
+    trained = adapter_checkpoint(tmp_path / "checkpoint", model, "CAUSAL_LM", size=0.02)
+    report = export(trained, spec(BUNDLED), "causal", tmp_path / "out", merge=merge, card=CARD)
+    assert report.largest_difference <= report.tolerance
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template

@@ -1,0 +1,154 @@
+"""The repository keeps its own promises: specs load, light commands stay light, nothing strays."""
+
+from __future__ import annotations
+
+import dataclasses
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+import easyds_tune.results
+from easyds_tune.spec.algorithm import DPOSpec, RewardModelSpec, SFTSpec
+from easyds_tune.spec.argument_names import COMMON, EXTRA, RESERVED
+from easyds_tune.spec.load import load_sweep, read_yaml
+from easyds_tune.spec.search import Param, param_kind
+from easyds_tune.spec.training import TrainingSpec
+
+ROOT = Path(__file__).parents[1]
+SWEEPS = sorted((ROOT / "sweeps").glob("*"))
+SEARCH_SPACES = sorted((ROOT / "search_spaces").glob("*"))
+TOP_LEVEL = {
+    ".ci", ".gitattributes", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md",
+    "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "data", "easyds_tune",
+    "pyproject.toml", "requirements.lock", "results", "search_spaces", "sweeps", "tests",
+}  # fmt: skip
+
+HEAVY = ("torch", "ray", "deepspeed", "transformers", "trl", "peft", "datasets")
+LIGHT_MODULES = [
+    "easyds_tune.spec.load",
+    "easyds_tune.journal.reader",
+    "easyds_tune.cli.main",
+    *(
+        f"easyds_tune.results.{module.name}"
+        for module in pkgutil.iter_modules(easyds_tune.results.__path__)
+    ),
+]
+
+# Homes, temporary and mounted folders. An address on the web has a letter before its slash.
+MACHINE_PATH = re.compile(r"(?<![\w.~}*-])/(?:home|root|Users|work|mnt|opt|tmp)/[\w.-]")
+
+
+def name(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=name)
+def test_every_sweep_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert load_sweep(str(path)).name == path.stem
+
+
+@pytest.mark.parametrize("path", SEARCH_SPACES, ids=name)
+def test_every_search_space_loads_and_a_sweep_uses_it(path: Path) -> None:
+    space = read_yaml(path.read_text(encoding="utf-8"), path.name)
+    params = {field: param_kind(value) for field, value in space.items()}
+    assert TypeAdapter(dict[str, Param]).validate_python(params)
+    named = [
+        read_yaml(sweep.read_text(encoding="utf-8"), sweep.name).get("search_space")
+        for sweep in SWEEPS
+    ]
+    assert path.stem in named
+
+
+@pytest.mark.parametrize("module", LIGHT_MODULES)
+def test_light_modules_import_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*(m for m in {HEAVY} if m in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("kind", ["sft", "rm", "dpo"])
+def test_argument_names_are_those_of_the_installed_trl(kind: str) -> None:
+    from trl import DPOConfig, RewardConfig, SFTConfig
+
+    config, spec = {
+        "sft": (SFTConfig, SFTSpec),
+        "rm": (RewardConfig, RewardModelSpec),
+        "dpo": (DPOConfig, DPOSpec),
+    }[kind]
+    installed = {field.name for field in dataclasses.fields(config)}
+    passed_on = COMMON | EXTRA[kind]
+    own = set(TrainingSpec.model_fields) | set(spec.model_fields)
+    own -= {"training_arguments", "eval_steps", "type"}
+
+    assert passed_on <= installed
+    assert own <= installed
+    assert not passed_on & (own | RESERVED.keys())
+    # A name TRL adds has to be placed: searched, passed on, or refused with a reason.
+    assert installed - own - passed_on - {"eval_steps"} <= RESERVED.keys()
+
+
+def test_no_refused_argument_is_unknown_to_trl() -> None:
+    from trl import DPOConfig, RewardConfig, SFTConfig
+
+    installed = {
+        field.name
+        for config in (SFTConfig, RewardConfig, DPOConfig)
+        for field in dataclasses.fields(config)
+    }
+    assert RESERVED.keys() <= installed
+
+
+def tracked_files() -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "-z"], capture_output=True, cwd=ROOT, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [Path(file) for file in done.stdout.decode().split("\0") if file]
+
+
+def test_the_top_level_holds_only_what_was_agreed() -> None:
+    assert {file.parts[0] for file in tracked_files()} <= TOP_LEVEL
+
+
+def test_no_tracked_file_names_a_folder_of_some_machine() -> None:
+    found = []
+    for file in tracked_files():
+        try:
+            text = (ROOT / file).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, FileNotFoundError):
+            continue  # a binary file, or one that is about to be removed
+        found += [f"{file}: {match.group()}" for match in MACHINE_PATH.finditer(text)]
+    assert found == []
+
+
+def test_no_tracked_file_is_larger_than_a_download_should_be() -> None:
+    """The bundled models and data stay small enough for a clone in seconds."""
+    files = [ROOT / file for file in tracked_files()]
+    sizes = {str(file): file.stat().st_size for file in files if file.exists()}
+    assert {file: size for file, size in sizes.items() if size > 8_000_000} == {}
+
+
+def test_the_lock_pins_every_direct_dependency_within_its_range() -> None:
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    locked = {normal(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    direct = project["dependencies"] + project["optional-dependencies"]["dev"]
+    for wanted in map(Requirement, direct):
+        assert wanted.specifier.contains(locked[normal(wanted.name)]), wanted
+    assert locked["torch"] == "2.13.0"
+
+
+def normal(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
