@@ -104,6 +104,17 @@ def _search_problems(spec: SweepSpec) -> list[str]:
     return problems
 
 
+def param_problems(spec: SweepSpec, params: dict[str, Any]) -> list[str]:
+    """Why a trial of `spec` cannot have these parameters; empty where it can."""
+    raw = spec.model_dump()
+    found = []
+    for path, value in params.items():
+        problem = _path_problem(spec, path) or _value_problem(raw, path, value)
+        if problem:
+            found.append(f"{path}: {problem}")
+    return found
+
+
 def _path_problem(spec: SweepSpec, path: str) -> str | None:
     """Why a dotted path cannot be searched."""
     if path in FIXED:

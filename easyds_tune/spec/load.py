@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from easyds_tune.errors import SpecError
-from easyds_tune.spec.check import spec_problems
+from easyds_tune.spec.check import param_problems, spec_problems
 from easyds_tune.spec.messages import validation_problems
 from easyds_tune.spec.sweep import SweepSpec, set_path
 
@@ -161,16 +161,35 @@ def _without_what_is_wrong(raw: dict[str, Any], error: ValidationError) -> Sweep
     trimmed = copy.deepcopy(raw)
     for item in error.errors():
         place: Any = trimmed
-        keys = list(item["loc"])
-        while keys and isinstance(place, dict):
-            key = keys.pop(0)
-            if key not in place:
-                continue
-            if not keys or not isinstance(place[key], dict):
-                del place[key]
-                break
-            place = place[key]
+        found: list[tuple[dict[str, Any], str]] = []
+        for key in item["loc"]:
+            if isinstance(place, dict) and key in place:
+                found.append((place, str(key)))
+                place = place[key]
+        if found:
+            parent, key = found[-1]
+            del parent[key]
+    trimmed.setdefault("name", "sweep")
     try:
         return SweepSpec.model_validate(trimmed)
     except ValidationError:
         return None
+
+
+def parse_params(spec: SweepSpec, texts: list[str]) -> dict[str, Any]:
+    """`a.b=c` texts as parameters of one trial, checked against the spec.
+
+    Raises SpecError where a text, a field or a value is wrong.
+    """
+    raw: dict[str, Any] = {}
+    problems = []
+    for text in texts:
+        path, sign, value = text.partition("=")
+        if not sign:
+            problems.append(f"--params {text}: must look like algorithm.beta=0.2")
+            continue
+        raw[path] = read_yaml(value, f"--params {path}")
+    problems += param_problems(spec, raw)
+    if problems:
+        raise SpecError(problems)
+    return raw

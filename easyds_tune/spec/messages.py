@@ -39,7 +39,9 @@ def _spec_classes(annotation: Any) -> typing.Iterator[type[BaseModel]]:
         yield from _spec_classes(part)
 
 
-def _path_and_model(loc: tuple[int | str, ...], raw: Any) -> tuple[str, type[BaseModel] | None]:
+def _path_and_model(
+    loc: tuple[int | str, ...], raw: Any, names_a_key: bool
+) -> tuple[str, type[BaseModel] | None]:
     """The YAML path of an error, without the names pydantic adds for union members."""
     parts: list[str] = []
     model: type[BaseModel] | None = SweepSpec
@@ -48,7 +50,7 @@ def _path_and_model(loc: tuple[int | str, ...], raw: Any) -> tuple[str, type[Bas
         known = (isinstance(raw, dict) and key in raw) or (
             isinstance(raw, list) and isinstance(key, int) and key < len(raw)
         )
-        if not known and not (last and isinstance(raw, dict)):
+        if not known and not (last and names_a_key):
             continue
         parts.append(str(key))
         if not last:
@@ -61,8 +63,8 @@ def validation_problems(error: ValidationError, raw: dict[str, Any]) -> list[str
     """One line a problem, in the order of the fields, without repeats."""
     lines: list[str] = []
     for item in error.errors():
-        path, model = _path_and_model(item["loc"], raw)
         kind, value = item["type"], item["input"]
+        path, model = _path_and_model(item["loc"], raw, kind in ("extra_forbidden", "missing"))
         if kind == "extra_forbidden":
             known = list(model.model_fields) if model else []
             word = path.rsplit(".", 1)[-1]

@@ -35,7 +35,8 @@ class ModelSpec(Spec):
 
     @model_validator(mode="after")
     def _targets_are_named(self) -> ModelSpec:
-        if not self.lora_target_modules or "" in self.lora_target_modules:
+        targets = self.lora_target_modules
+        if not targets or (isinstance(targets, list) and "" in targets):
             raise ValueError(
                 "lora_target_modules must name at least one module; write all-linear for all"
             )

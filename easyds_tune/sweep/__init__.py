@@ -1,0 +1,1 @@
+"""The search itself: Ray Tune runs trials, Optuna proposes them, the journal records it all."""

@@ -1,0 +1,81 @@
+"""Reward models: TRL's RewardTrainer under DeepSpeed, judged by accuracy on held-out pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from trl import RewardConfig, RewardTrainer
+
+from easyds_tune.algorithms.batches import padded_batches
+from easyds_tune.algorithms.row import Row, TrialInputs
+from easyds_tune.algorithms.trl_loop import TokenisedData, rows, silence_base_dropout
+from easyds_tune.spec.algorithm import RewardModelSpec
+from easyds_tune.spec.sweep import TrialSpec
+
+
+class _Trainer(TokenisedData, RewardTrainer):
+    pass
+
+
+def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None) -> Iterator[Row]:
+    """Train on `inputs.train` with columns chosen_ids and rejected_ids.
+
+    Reports `eval/accuracy` with its standard error, `eval/loss` and `eval/margin`.
+    """
+    rm = spec.algorithm
+    assert isinstance(rm, RewardModelSpec)
+    silence_base_dropout(inputs.base)
+    return rows(
+        _Trainer,
+        RewardConfig,
+        spec,
+        inputs,
+        config={
+            "max_length": rm.max_length,
+            "center_rewards_coefficient": rm.center_rewards_coefficient,
+            "disable_dropout": False,
+        },
+        evaluate=lambda model: held_out_accuracy(model, inputs, spec),
+        resume_from=resume_from,
+    )
+
+
+@torch.no_grad()
+def held_out_accuracy(model: nn.Module, inputs: TrialInputs, spec: TrialSpec) -> dict[str, float]:
+    """How often the chosen reply scores higher; a tie counts half.
+
+    The standard error is that of a mean over pairs.
+    """
+    if inputs.held_out is None:
+        return {}
+    size = 2 * spec.training.per_device_train_batch_size
+    scores = [
+        score(model, inputs, column, size) for column in ("chosen_ids", "rejected_ids")
+    ]
+    margins = (scores[0] - scores[1]).double()  # (pairs,)
+    right = (margins > 0).double() + 0.5 * (margins == 0).double()
+    error = right.std(unbiased=True) / len(right) ** 0.5 if len(right) > 1 else right.sum() * 0
+    return {
+        "eval/accuracy": right.mean().item(),
+        "eval/accuracy_stderr": error.item(),
+        "eval/loss": -nn.functional.logsigmoid(margins).mean().item(),
+        "eval/margin": margins.mean().item(),
+    }
+
+
+def score(model: nn.Module, inputs: TrialInputs, column: str, batch_size: int) -> Tensor:
+    """Rewards of one column of texts, shape (records,)."""
+    assert inputs.held_out is not None
+    columns = {column: inputs.tokenizer.pad_token_id}
+    return torch.cat(
+        [
+            model(input_ids=batch[column], attention_mask=batch["attention_mask"])
+            .logits[:, 0]
+            .float()
+            .cpu()
+            for batch in padded_batches(inputs.held_out, columns, batch_size, inputs.device)
+        ]
+    )

@@ -1,0 +1,50 @@
+"""What goes into an algorithm and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ModelContext = Callable[[], AbstractContextManager[nn.Module]]
+
+
+@dataclass
+class TrialInputs:
+    """What a trial starts from. The algorithm may wrap and train `base`; it owns it until the end.
+
+    train: tokenised, as the algorithm's TRL collator takes it, no longer than `max_length`.
+    held_out: the same for records that are never trained on; None where there are none.
+    load_reference: a frozen copy of the start, for full fine-tuning; LoRA needs none.
+    """
+
+    base: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    train: Dataset
+    held_out: Dataset | None
+    device: torch.device
+    load_reference: Callable[[], PreTrainedModel]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluation point of a running trial; valid until the generator goes on.
+
+    step: optimizer updates so far.
+    metrics: what the algorithm itself measures (`train/...`, and `eval/...` where it has its own).
+    policy: gives the model as it is now, ready to generate.
+    reference: gives the model the trial started from, ready for forward passes.
+    save: writes weights and trainer state into an empty folder.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    policy: ModelContext
+    reference: ModelContext
+    save: Callable[[Path], None]

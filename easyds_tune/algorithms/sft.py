@@ -1,0 +1,59 @@
+"""Supervised fine-tuning: TRL's SFTTrainer under DeepSpeed, on tokenised conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from trl import SFTConfig, SFTTrainer
+
+from easyds_tune.algorithms.batches import padded_batches
+from easyds_tune.algorithms.row import Row, TrialInputs
+from easyds_tune.algorithms.trl_loop import TokenisedData, rows
+from easyds_tune.spec.algorithm import SFTSpec
+from easyds_tune.spec.sweep import TrialSpec
+
+
+class _Trainer(TokenisedData, SFTTrainer):
+    pass
+
+
+def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None) -> Iterator[Row]:
+    """Train on `inputs.train` with columns input_ids and labels (-100 where nothing is learnt).
+
+    Reports `eval/loss`, the mean loss per learnt token, where records are held out.
+    """
+    sft = spec.algorithm
+    assert isinstance(sft, SFTSpec)
+    return rows(
+        _Trainer,
+        SFTConfig,
+        spec,
+        inputs,
+        config={"max_length": sft.max_length, "loss_type": sft.loss_type},
+        evaluate=lambda model: held_out_loss(model, inputs, spec),
+        resume_from=resume_from,
+    )
+
+
+@torch.no_grad()
+def held_out_loss(model: nn.Module, inputs: TrialInputs, spec: TrialSpec) -> dict[str, float]:
+    """Cross-entropy per learnt token in nats over the held-out records; nothing without them."""
+    if inputs.held_out is None:
+        return {}
+    total, count = 0.0, 0
+    columns = {"input_ids": inputs.tokenizer.pad_token_id, "labels": -100}
+    size = 2 * spec.training.per_device_train_batch_size
+    for batch in padded_batches(inputs.held_out, columns, size, inputs.device):
+        logits: Tensor = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+        ).logits  # (batch, length, vocabulary)
+        labels = batch["labels"][:, 1:]
+        loss = nn.functional.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), labels.flatten(), reduction="sum"
+        )  # ignores -100
+        total += loss.item()
+        count += int((labels != -100).sum())
+    return {"eval/loss": total / max(count, 1)}

@@ -1,0 +1,34 @@
+"""easyds-tune best: name the best checkpoint over all trials and steps, and say why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from easyds_tune.cli.common import add_name_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """NAME, --results and --json."""
+    add_name_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print what best.json holds")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the winner; exit code 3 where no trial is fit to win."""
+    from easyds_tune.results.best import best_json
+    from easyds_tune.results.load import find_sweep, load_sweep_record
+
+    folder = find_sweep(args.name, args.results)
+    best = best_json(load_sweep_record(folder))
+    winner = best["winner"]
+    if args.json:
+        print(json.dumps(best, ensure_ascii=False, indent=2))
+    elif winner is None:
+        print(best["why"])
+    else:
+        print(best["why"])
+        for path, value in winner["params"].items():
+            print(f"  {path}: {value:.4g}" if isinstance(value, float) else f"  {path}: {value}")
+        print(f"checkpoint: {folder / winner['checkpoint']}")
+    return 3 if winner is None else 0

@@ -1,0 +1,66 @@
+"""easyds-tune export: turn a sweep's best checkpoint into a model folder, and prove it equal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from easyds_tune.cli.common import add_name_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """NAME, --results, --to and --merge."""
+    add_name_arguments(parser)
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="new folder")
+    parser.add_argument(
+        "--merge", action="store_true", help="merge the adapter into the base: one plain model"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export the winner and say what was verified; exit code 3 where no trial is fit to win."""
+    from easyds_tune.results.load import find_sweep, load_sweep_record
+    from easyds_tune.results.ranking import find_winner, rank
+    from easyds_tune.results.resolved import load_resolved
+
+    folder = find_sweep(args.name, args.results)
+    record = load_sweep_record(folder)
+    resolved = load_resolved(folder)
+    winner = find_winner(rank(record))
+    if winner is None or winner.checkpoint is None or winner.report is None:
+        print(f"error: {record.name} has no checkpoint that is fit to win", file=sys.stderr)
+        return 3
+
+    from easyds_tune.deploy.card import ModelCard
+    from easyds_tune.deploy.export import export
+    from easyds_tune.trial.quiet import quiet_libraries
+
+    quiet_libraries()
+    report = export(
+        folder / winner.checkpoint,
+        resolved.base(),
+        "reward" if record.algorithm == "rm" else "causal",
+        args.to,
+        merge=args.merge,
+        card=ModelCard(
+            sweep=record.name,
+            algorithm=record.algorithm,
+            trial=winner.trial.id,
+            step=winner.report.step,
+            params=winner.trial.params,
+            metrics=winner.report.metrics,
+            data_hash=resolved.data_hashes["train"],
+        ),
+        chat_template=resolved.chat_template(),
+    )
+    print(
+        f"trial {winner.trial.id}, step {winner.report.step}: {report.form} in {args.to} "
+        f"({report.bytes / 1e6:.1f} MB, {report.dtype})"
+    )
+    print(
+        f"verified: loaded again, its logits differ from the checkpoint's by at most "
+        f"{report.largest_difference:.2g} over {report.sequences} texts "
+        f"(allowed: {report.tolerance:.2g})"
+    )
+    return 0

@@ -1,0 +1,61 @@
+"""`easyds-tune`: find the subcommand, run it, turn errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from easyds_tune import __version__
+from easyds_tune.cli import best, export, plan, status, sweep, train
+from easyds_tune.errors import EasyDSError, ProblemsError
+
+COMMANDS = (plan, sweep, train, status, best, export)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(
+        prog="easyds-tune",
+        description="Hyperparameter sweeps for LLM post-training: SFT, reward models, DPO.",
+        epilog="Exit codes: 0 done, 1 failed, 2 the spec or input is wrong, 3 no trial is fit, "
+        "130/143 interrupted.",
+    )
+    root.add_argument("--version", action="version", version=f"easyds-tune {__version__}")
+    commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        name = module.__name__.rsplit(".", 1)[-1]
+        line = (module.__doc__ or "").strip().splitlines()[0]
+        text = line.partition(": ")[2]
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:])
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return root
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    args = parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except ProblemsError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        count = len(error.problems)
+        print(f"{count} problem{'s' if count != 1 else ''}; nothing was started", file=sys.stderr)
+        return error.exit_code
+    except EasyDSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader went away, as `| head` does; that is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

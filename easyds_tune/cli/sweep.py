@@ -1,0 +1,36 @@
+"""easyds-tune sweep: search a spec's space and end with a ranked table."""
+
+from __future__ import annotations
+
+import argparse
+
+from easyds_tune.cli.common import add_spec_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """SPEC and --set."""
+    add_spec_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sweep; the exit code says whether it found a winner."""
+    from easyds_tune.spec.load import find_spec, load_sweep
+
+    spec = load_sweep(args.spec, args.overrides)
+    written = find_spec(args.spec).read_text(encoding="utf-8-sig")
+    print(f"{spec.name}: {spec.search.num_trials} trials of {spec.algorithm.type}", flush=True)
+
+    from easyds_tune.sweep.run import run_sweep
+
+    code = run_sweep(spec, written)
+    folder = f"{spec.output.folder}/{spec.name}"
+    if code in (130, 143):
+        print(f"interrupted; what is finished is in {folder}")
+    elif code == 3:
+        print(f"no trial is fit to win; see easyds-tune status {spec.name}")
+    else:
+        print(f"\nresults in {folder}; next:")
+        print(f"  easyds-tune best {spec.name}")
+        print(f"  easyds-tune export {spec.name} --to my-model --merge")
+        print(f"  tensorboard --logdir {folder}/tensorboard")
+    return code

@@ -1,0 +1,61 @@
+"""DeepSpeed in one process that outlives many engines: set up once, clean up after each."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+
+def start_distributed(device: torch.device) -> None:
+    """Join a process group of one; call before a model is loaded, any number of times.
+
+    DeepSpeed trains inside a process group even with one rank. The port is a free one, so that
+    trials side by side never collide (DeepSpeed issue 3878).
+    """
+    if torch.distributed.is_initialized():
+        return
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
+    os.environ["MASTER_PORT"] = str(_free_port())
+    import deepspeed
+
+    # An optional op for several CPU ranks; it wants a compiler and changes no bit.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(
+        dist_backend="gloo" if device.type == "cpu" else "nccl", verbose=False
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def end_of_engine(scratch: Path) -> Iterator[None]:
+    """Forget an engine when the block ends: Accelerate's and Transformers' globals, its folder.
+
+    Accelerate keeps the DeepSpeed plugin in process-wide state; left there, the next trial would
+    train under this trial's settings.
+    """
+    try:
+        yield
+    finally:
+        from accelerate.state import AcceleratorState, GradientState, PartialState
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        AcceleratorState._reset_state()
+        GradientState._reset_state()
+        PartialState._reset_state()
+        unset_hf_deepspeed_config()
+        shutil.rmtree(scratch, ignore_errors=True)
+        gc.collect()

@@ -1,0 +1,107 @@
+"""Load a base model and its tokenizer, or say plainly why they do not load."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from easyds_tune.errors import ModelError
+from easyds_tune.spec.model import ModelSpec
+
+ModelKind = Literal["causal", "reward"]
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The torch type of a spec's `dtype`; `auto` is bfloat16 on a GPU that has it, else float32."""
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def load_tokenizer(
+    name: str, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or hub name, with a padding token.
+
+    Raises ModelError where there is none, or where it has no end-of-sequence token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # Transformers raises many classes here, all of them about input
+        raise ModelError([f"{name}: its tokenizer does not load: {_first_line(error)}"]) from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError([f"{name}: the tokenizer has no eos_token; replies could never end"])
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(spec: ModelSpec, kind: ModelKind, device: torch.device) -> PreTrainedModel:
+    """The base model of a spec on `device`, in evaluation mode.
+
+    kind: `causal` writes text; `reward` has one scalar output (a fresh head where the folder
+    holds a language model). Raises ModelError where it does not load or has several outputs.
+    """
+    options = {
+        "dtype": resolve_dtype(spec.dtype, device),
+        "revision": spec.revision,
+        "trust_remote_code": spec.trust_remote_code,
+        "attn_implementation": spec.attn_implementation,
+    }
+    name = spec.model_name_or_path
+    try:
+        if kind == "reward":
+            # A fresh head is drawn from the global generator: fix it, so that all workers agree.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    name, num_labels=1, **options
+                )
+        else:
+            model = AutoModelForCausalLM.from_pretrained(name, **options)
+    except Exception as error:
+        raise ModelError([f"{name}: the model does not load: {_first_line(error)}"]) from error
+    return model.to(device).eval()
+
+
+def load_skeleton(spec: ModelSpec, kind: ModelKind) -> PreTrainedModel:
+    """The model's modules without their weights (meta device), to check names and sizes.
+
+    Raises ModelError where the configuration does not load.
+    """
+    auto = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
+    try:
+        config = AutoConfig.from_pretrained(
+            spec.model_name_or_path,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            **({"num_labels": 1} if kind == "reward" else {}),
+        )
+        with torch.device("meta"):
+            return auto.from_config(config, trust_remote_code=spec.trust_remote_code)
+    except Exception as error:
+        raise ModelError(
+            [f"{spec.model_name_or_path}: the model does not load: {_first_line(error)}"]
+        ) from error
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Positions the model was made for; None where its configuration does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

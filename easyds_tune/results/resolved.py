@@ -1,0 +1,58 @@
+"""Read `spec.resolved.json`: what a sweep really ran with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from easyds_tune.errors import SpecError
+from easyds_tune.spec.model import ModelSpec
+from easyds_tune.spec.sweep import SweepSpec
+
+RESOLVED_NAME = "spec.resolved.json"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A sweep's complete spec, and what was found when it started.
+
+    working_folder: where the relative paths of the spec stand.
+    data_hashes: SHA-256 of the records of each part: train, held_out, prompts.
+    """
+
+    spec: SweepSpec
+    data_hashes: dict[str, str]
+    working_folder: Path
+
+    def base(self) -> ModelSpec:
+        """The base model, with a local path made independent of the working folder."""
+        model = self.spec.model
+        local = self.working_folder / Path(model.model_name_or_path).expanduser()
+        if not local.is_dir():
+            return model
+        return model.model_copy(update={"model_name_or_path": str(local.resolve())})
+
+    def chat_template(self) -> str | None:
+        """The Jinja text that the spec names, None where the tokenizer's own was used."""
+        written = self.spec.data.chat_template
+        if written is None or written == "none":
+            return None
+        path = self.working_folder / written
+        return path.read_text(encoding="utf-8") if written.endswith(".jinja") else written
+
+
+def load_resolved(folder: Path) -> Resolved:
+    """Read a sweep folder's resolved spec; SpecError where it is missing or damaged."""
+    path = folder / RESOLVED_NAME
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return Resolved(
+            spec=SweepSpec.model_validate(raw["spec"]),
+            data_hashes=raw["data_hashes"],
+            working_folder=Path(raw["working_folder"]),
+        )
+    except (OSError, ValueError, KeyError, ValidationError) as error:
+        raise SpecError([f"{path}: cannot be read as a resolved spec: {error}"]) from error

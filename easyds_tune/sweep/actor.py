@@ -1,0 +1,137 @@
+"""The Ray actor that runs trials, one after another, on a workbench it keeps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from easyds_tune.spec.sweep import SweepSpec, trial_spec
+
+if TYPE_CHECKING:
+    from easyds_tune.trial.run import Report
+    from easyds_tune.trial.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class SweepSetting:
+    """What every worker of a sweep is told once.
+
+    working_folder: where relative paths of the spec stand; folder: the sweep's own, absolute.
+    gpus: GPU share of a trial; threads: threads a worker computes with.
+    """
+
+    spec: SweepSpec
+    train_records: int
+    working_folder: str
+    folder: str
+    gpus: float
+    threads: int
+
+
+class TrialActor(tune.Trainable):  # type: ignore[misc]
+    """A Tune trainable: each `step` trains to the next evaluation and returns its report.
+
+    Tune reuses the actor for the next trial, so base, tokenizer, data and judge are loaded once.
+    An exception ends the actor; Tune starts a fresh one for the next trial.
+    """
+
+    def setup(self, config: dict[str, Any], setting: SweepSetting | None = None) -> None:
+        """Load what all trials share, then get ready for the first one."""
+        assert setting is not None
+        self._setting = setting
+        self._reports: Iterator[Report] | None = None
+        self._take(config)
+        with _failures_kept(self._trial_folder):
+            self._bench = _open_workbench(setting)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Get ready for the next trial on the same workbench."""
+        self._close()
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        setting = self._setting
+        self._trial = trial_spec(
+            setting.spec, config["trial"], config["params"], setting.train_records
+        )
+        self._trial_folder = Path(setting.folder) / "trials" / self._trial.trial_id
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next evaluation.
+
+        Returns the report as Tune wants it: flat metrics beside `global_step` and `examples`.
+        A diverged trial ends with `failure`: its worker is sound and goes on with the next trial.
+        """
+        from easyds_tune.errors import DivergedError
+        from easyds_tune.trial.failure import classify
+        from easyds_tune.trial.run import run_trial
+
+        with _failures_kept(self._trial_folder):
+            if self._reports is None:
+                self._reports = run_trial(self._trial, self._bench, self._trial_folder)
+            try:
+                report = next(self._reports)
+            except DivergedError as error:
+                return {"done": True, "failure": asdict(classify(error))}
+        return {
+            **report.metrics,
+            "global_step": report.step,
+            "examples": report.examples,
+            "checkpoint": os.path.relpath(report.checkpoint.path, self._setting.folder),
+            "checkpoint_bytes": report.checkpoint.bytes,
+            "is_last": report.is_last,
+            "done": report.is_last,
+        }
+
+    def _close(self) -> None:
+        if self._reports is not None:
+            self._reports.close()  # type: ignore[attr-defined]
+            self._reports = None
+
+    def cleanup(self) -> None:
+        """End the running trial, if any, when the actor is stopped."""
+        self._close()
+
+
+class _failures_kept:
+    """Leave the class, message and traceback of an exception in the trial's folder, and re-raise.
+
+    Ray tells the driver of a dead actor only in words of its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception):
+            from easyds_tune.trial.failure import classify, write_failure
+
+            write_failure(self.folder, classify(error))
+
+
+def _open_workbench(setting: SweepSetting) -> Workbench:
+    os.chdir(setting.working_folder)
+    import torch
+
+    from easyds_tune.trial.quiet import quiet_libraries
+    from easyds_tune.trial.records import read_records
+    from easyds_tune.trial.workbench import Workbench
+
+    quiet_libraries()
+    torch.set_num_threads(setting.threads)
+    device = torch.device("cuda", 0) if setting.gpus else torch.device("cpu")
+    if 0 < setting.gpus < 1:
+        # Ray's fractions are bookkeeping; this is what keeps a trial inside its share.
+        torch.cuda.set_per_process_memory_fraction(setting.gpus, device)
+    spec = setting.spec
+    records = read_records(spec.data, spec.algorithm.type, spec.judge)
+    return Workbench(spec, records, device)

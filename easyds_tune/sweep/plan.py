@@ -1,0 +1,140 @@
+"""What a sweep would do, told without torch or Ray: for `easyds-tune plan`."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+
+import yaml
+
+from easyds_tune.errors import SpecError
+from easyds_tune.spec.model import ModelSpec
+from easyds_tune.spec.resources import gpus_of, resource_problems, slot_count
+from easyds_tune.spec.rungs import rungs
+from easyds_tune.spec.sweep import SweepSpec, trial_spec
+from easyds_tune.trial.records import SweepRecords, read_records
+
+STATE_BYTES = 20
+"""Bytes a checkpoint holds per trained weight: itself twice, AdamW's master copy and moments."""
+FIXED_BYTES = 60_000
+"""Bytes of a checkpoint that do not grow with the adapter."""
+
+
+def plan_text(spec: SweepSpec) -> str:
+    """The resolved spec as YAML, then a summary of trials, slots, steps, rungs and disk.
+
+    Raises SpecError where the machine lacks what the spec asks for, DataError where data is wrong.
+    """
+    problems = resource_problems(spec.resources)
+    if problems:
+        raise SpecError(problems)
+    records = read_records(spec.data, spec.algorithm.type, spec.judge)
+    resolved = yaml.safe_dump(spec.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+    lines = [f"# {line}" for line in _summary(spec, records)]
+    return resolved + "\n" + "\n".join(lines)
+
+
+def _summary(spec: SweepSpec, records: SweepRecords) -> list[str]:
+    budget = spec.budget(len(records.train))
+    evaluations = max(1, math.ceil(budget.max_steps / budget.eval_steps))
+    gpus = gpus_of(spec.resources)
+    slot = f"{gpus:g} GPU" if gpus else f"{spec.resources.cpus_per_trial} CPU core(s)"
+    return [
+        f"records: {len(records.train)} train, {len(records.held_out)} held out, "
+        f"{len(records.prompts)} judge prompts",
+        *(f"note: {note}" for note in records.notes),
+        f"trials: {spec.search.num_trials}, the first is the configuration above",
+        f"slots: {slot_count(spec.resources)} at a time, each {slot}",
+        f"steps: {budget.max_steps} a trial, evaluated every {budget.eval_steps}{_per_batch(spec)}",
+        _rung_line(spec, len(records.train)),
+        _disk_line(spec, evaluations),
+        f"objective: {spec.objective.metric} ({spec.objective.mode})",
+        *(["trust_remote_code: ON, the model's own Python code will run"]
+          if spec.model.trust_remote_code else []),
+    ]  # fmt: skip
+
+
+def _per_batch(spec: SweepSpec) -> str:
+    if not spec.searches_batch:
+        return ""
+    return " at the default batch; a trial with a larger batch takes fewer, for the same examples"
+
+
+def _rung_line(spec: SweepSpec, train_records: int) -> str:
+    milestones = rungs(spec, train_records)
+    if not milestones:
+        return "rungs: none, every trial runs to its end"
+    unit = "examples" if spec.searches_batch else "step"
+    factor = spec.scheduler.reduction_factor
+    return (
+        f"rungs: {unit} {', '.join(map(str, milestones))}; at each the best 1/{factor:g} go on "
+        f"({spec.scheduler.type})"
+    )
+
+
+def _disk_line(spec: SweepSpec, evaluations: int) -> str:
+    largest = [
+        trained_weights(trial_spec(spec, "0", {**spec.default_params(), **change}, 1).model,
+                        is_reward=spec.algorithm.type == "rm")
+        for change in _rank_choices(spec)
+    ]  # fmt: skip
+    known = [weights for weights in largest if weights is not None]
+    count = spec.search.num_trials * evaluations
+    if not known:
+        return f"disk: {count} checkpoints at most; their size is known once the model is fetched"
+    size = count * (STATE_BYTES * max(known) + FIXED_BYTES)
+    return f"disk: at most {format_bytes(size)} in {count} checkpoints under {spec.output.folder}/"
+
+
+def _rank_choices(spec: SweepSpec) -> list[dict[str, object]]:
+    """The default and every end point of what decides a checkpoint's size."""
+    changes: list[dict[str, object]] = [{}]
+    for path in ("model.lora_r", "model.lora_target_modules"):
+        param = spec.search_space.get(path)
+        if param is not None:
+            changes += [{path: value} for value in param.end_points()]
+    return changes
+
+
+def trained_weights(model: ModelSpec, *, is_reward: bool) -> int | None:
+    """Weights that a trial trains, from the headers of local safetensors; None if not local."""
+    shapes = _shapes(Path(model.model_name_or_path).expanduser())
+    if not shapes:
+        return None
+    if model.lora_r is None:
+        return sum(math.prod(shape) for shape in shapes.values())
+    targets = model.lora_target_modules
+    trained = 0
+    for name, shape in shapes.items():
+        module = name.removesuffix(".weight")
+        leaf = module.rsplit(".", 1)[-1]
+        if len(shape) != 2 or "embed" in leaf or leaf in ("lm_head", "score", "wte", "wpe"):
+            continue
+        if targets == "all-linear" or leaf in targets:
+            trained += model.lora_r * sum(shape)
+    return trained + (max(shape[-1] for shape in shapes.values()) if is_reward else 0)
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    """Tensor names and shapes of a model folder, read from the files' headers alone."""
+    shapes: dict[str, list[int]] = {}
+    for path in folder.glob("*.safetensors"):
+        try:
+            with path.open("rb") as stream:
+                (length,) = struct.unpack("<Q", stream.read(8))
+                header = json.loads(stream.read(length))
+        except (OSError, ValueError, struct.error, MemoryError):
+            return {}
+        shapes |= {name: entry["shape"] for name, entry in header.items() if "shape" in entry}
+    return shapes
+
+
+def format_bytes(count: float) -> str:
+    """Bytes with a unit, such as 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -1,0 +1,106 @@
+"""All that can be known to be wrong before anything starts: data, models, room, machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from easyds_tune.data.template import choose_template
+from easyds_tune.data.tokenise import Encoder, check_room
+from easyds_tune.errors import ProblemsError, SpecError
+from easyds_tune.models.load import ModelKind, context_length, load_skeleton, load_tokenizer
+from easyds_tune.models.lora import target_problems, trainable_parameters
+from easyds_tune.rewards.check import check_reward_model
+from easyds_tune.spec.resources import resource_problems
+from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.trial.records import SweepRecords, read_records
+from easyds_tune.trial.workbench import ENCODE, FIT
+
+FIRST_RECORDS = 256
+"""Records tried first when asking whether any fits; one is enough."""
+
+
+def sweep_folder(spec: SweepSpec) -> Path:
+    """The folder of a sweep, in the working directory's output folder."""
+    return Path(spec.output.folder) / spec.name
+
+
+def preflight(spec: SweepSpec, *, new_folder: bool = True) -> SweepRecords:
+    """Check a spec against this machine, its files and its models; return its records.
+
+    Raises SpecError, with every problem found; nothing is started and nothing written.
+    """
+    problems = resource_problems(spec.resources)
+    folder = sweep_folder(spec)
+    if new_folder and folder.exists():
+        problems.append(
+            f"name: {folder} exists already; choose another with --set name=..., or remove it"
+        )
+    records: SweepRecords | None = None
+
+    def collect(check: Callable[[], list[str]]) -> None:
+        try:
+            problems.extend(check())
+        except ProblemsError as error:
+            problems.extend(error.problems)
+
+    try:
+        records = read_records(spec.data, spec.algorithm.type, spec.judge)
+    except ProblemsError as error:
+        problems.extend(error.problems)
+    collect(lambda: _model_problems(spec, records))
+    if spec.judge is not None:
+        reward = spec.judge.reward
+        collect(lambda: check_reward_model(reward))
+    if problems or records is None:
+        raise SpecError(list(dict.fromkeys(problems)))
+    return records
+
+
+def _model_problems(spec: SweepSpec, records: SweepRecords | None) -> list[str]:
+    """LoRA targets, prompts without room for a reply, and lengths that leave no record."""
+    kind: ModelKind = "reward" if spec.algorithm.type == "rm" else "causal"
+    problems: list[str] = []
+    for params in _target_choices(spec):
+        changed = spec.with_params(params).model
+        skeleton = load_skeleton(changed, kind)
+        found = target_problems(skeleton, changed)
+        problems += found
+        if not found:
+            trainable_parameters(changed, kind, skeleton)
+    if records is None:
+        return problems
+    name = spec.model
+    tokenizer = load_tokenizer(name.model_name_or_path, name.revision, name.trust_remote_code)
+    encoder = Encoder(tokenizer, choose_template(tokenizer, spec.data.chat_template))
+    limit = context_length(load_skeleton(name, kind))
+    if spec.judge is not None and limit is not None:
+        room = check_room(records.prompts, encoder, spec.judge.max_new_tokens, limit)
+        problems += [f"judge.prompts: {problem}" for problem in room]
+    for length in _searched(spec, "algorithm.max_length", spec.algorithm.max_length):
+        if not _any_fits(spec.algorithm.type, records, encoder, length):
+            problems.append(
+                f"algorithm.max_length: {length} tokens leave no training record; raise it"
+            )
+    return problems
+
+
+def _any_fits(algorithm: str, records: SweepRecords, encoder: Encoder, length: int) -> bool:
+    encode, fit = ENCODE[algorithm], FIT[algorithm]
+    for part in (records.train[:FIRST_RECORDS], records.train[FIRST_RECORDS:]):
+        if part and len(fit(encode(part, encoder).dataset, length).dataset):
+            return True
+    return False
+
+
+def _searched(spec: SweepSpec, path: str, default: Any) -> list[Any]:
+    """The spec's value of a field and the end points it is searched between."""
+    param = spec.search_space.get(path)
+    return [default, *(param.end_points() if param else [])]
+
+
+def _target_choices(spec: SweepSpec) -> list[dict[str, Any]]:
+    path = "model.lora_target_modules"
+    param = spec.search_space.get(path)
+    return [{}, *({path: value} for value in (param.end_points() if param else []))]

@@ -1,0 +1,220 @@
+"""Run a sweep from a checked spec to its winner."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+import yaml
+
+from easyds_tune import __version__
+from easyds_tune.journal.events import FinalEvent, NoteEvent, Objective, SweepEvent
+from easyds_tune.journal.replay import SweepRecord
+from easyds_tune.journal.writer import JournalWriter
+from easyds_tune.results.best import write_best
+from easyds_tune.results.display import LiveDisplay
+from easyds_tune.results.ranking import find_winner, rank
+from easyds_tune.results.tables import write_tables
+from easyds_tune.results.tensorboard import TensorBoardWriter
+from easyds_tune.spec.resources import gpus_of, slot_count
+from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.sweep.preflight import preflight, sweep_folder
+from easyds_tune.trial.records import SweepRecords
+
+EXIT_DONE, EXIT_NOTHING_FIT, EXIT_INTERRUPTED = 0, 3, {signal.SIGINT: 130, signal.SIGTERM: 143}
+VERSIONED = ("ray", "torch", "transformers", "peft", "trl", "deepspeed", "optuna", "datasets",
+             "accelerate", "tensorboard", "pyarrow")  # fmt: skip
+
+
+class Interrupted(BaseException):
+    """The sweep was told to stop; `signum` says by which signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+def run_sweep(spec: SweepSpec, written: str | None = None, stream: TextIO | None = None) -> int:
+    """Run a sweep and return the exit code of the command.
+
+    written: the spec as its author wrote it, kept beside the results.
+    Raises SpecError before anything starts where the spec does not fit its files or the machine.
+    """
+    records = preflight(spec)
+    folder = sweep_folder(spec)
+    folder.mkdir(parents=True)
+    _write_spec(spec, written, records, folder)
+    journal, first = JournalWriter.create(folder / "journal.jsonl", _sweep_event(spec, records))
+    with journal:
+        record = SweepRecord.begin(first)
+        boards = TensorBoardWriter(folder, record)
+        with LiveDisplay(record, stream or sys.stdout) as display:
+            code = _search(spec, records, folder, journal, record, boards, display)
+        boards.close()
+    return code
+
+
+def _search(
+    spec: SweepSpec,
+    records: SweepRecords,
+    folder: Path,
+    journal: JournalWriter,
+    record: SweepRecord,
+    boards: TensorBoardWriter,
+    display: LiveDisplay,
+) -> int:
+    from easyds_tune.sweep.recorder import Recorder
+
+    recorder = Recorder(journal, record, folder.resolve(), boards, display)
+    for note in records.notes:
+        recorder.append(NoteEvent(note))
+    try:
+        with _signals_raise():
+            _tune(spec, records, folder, recorder)
+        code = EXIT_DONE if find_winner(rank(record)) else EXIT_NOTHING_FIT
+    except Interrupted as stop:
+        recorder.interrupt()
+        code = EXIT_INTERRUPTED[signal.Signals(stop.signum)]
+    winner = find_winner(rank(record))
+    if code in (EXIT_DONE, EXIT_NOTHING_FIT):
+        recorder.append(
+            FinalEvent(
+                winner=winner.trial.id if winner else None,
+                step=winner.step if winner else None,
+                exit_code=code,
+            )
+        )
+    write_tables(record, folder)
+    write_best(record, folder)
+    return code
+
+
+def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Any) -> None:
+    """Let Ray Tune run the trials; everything durable happens in the recorder."""
+    from easyds_tune.sweep.cluster import DRIVER_ENVIRONMENT, local_ray
+
+    os.environ.update(DRIVER_ENVIRONMENT)  # Tune reads some of it when it is imported
+    from ray import tune
+
+    from easyds_tune.sweep.actor import SweepSetting, TrialActor
+    from easyds_tune.sweep.scheduler import make_scheduler
+    from easyds_tune.sweep.searcher import OptunaSearcher
+
+    setting = SweepSetting(
+        spec=spec,
+        train_records=len(records.train),
+        working_folder=str(Path.cwd()),
+        folder=str(folder.resolve()),
+        gpus=gpus_of(spec.resources),
+        threads=spec.resources.cpus_per_trial,
+    )
+    scratch = Path(tempfile.mkdtemp(prefix="easyds-ray-"))
+    try:
+        with local_ray(spec.resources, scratch):
+            trainable = tune.with_resources(
+                tune.with_parameters(TrialActor, setting=setting),
+                {"cpu": spec.resources.cpus_per_trial, "gpu": setting.gpus},
+            )
+            tuner = tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    metric=spec.objective.metric,
+                    mode=spec.objective.mode,
+                    search_alg=OptunaSearcher(spec, recorder.suggested),
+                    scheduler=make_scheduler(spec, len(records.train), recorder.decided),
+                    num_samples=-1,
+                    max_concurrent_trials=slot_count(spec.resources),
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=str(scratch),
+                    callbacks=[recorder],
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=0),
+                ),
+            )
+            tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Within the block, SIGINT and SIGTERM raise Interrupted in the main thread."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    before = {number: signal.signal(number, stop) for number in EXIT_INTERRUPTED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _sweep_event(spec: SweepSpec, records: SweepRecords) -> SweepEvent:
+    return SweepEvent(
+        name=spec.name,
+        algorithm=spec.algorithm.type,
+        objective=Objective(spec.objective.metric, spec.objective.mode),
+        num_trials=spec.search.num_trials,
+        max_steps=spec.budget(len(records.train)).max_steps,
+        created=round(time.time(), 3),
+        space={path: param.model_dump() for path, param in spec.search_space.items()},
+    )
+
+
+def _write_spec(
+    spec: SweepSpec, written: str | None, records: SweepRecords, folder: Path
+) -> None:
+    """Keep the spec as written, and resolved with everything a repetition needs."""
+    text = written
+    if text is None:
+        text = yaml.safe_dump(spec.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+    (folder / "spec.yaml").write_text(text, encoding="utf-8")
+    resolved = {
+        "schema": 1,
+        "spec": spec.model_dump(mode="json"),
+        "budget": spec.budget(len(records.train)).model_dump(),
+        "train_records": len(records.train),
+        "held_out_records": len(records.held_out),
+        "judge_prompts": len(records.prompts),
+        "data_hashes": records.hashes,
+        "notes": records.notes,
+        "versions": {"easyds-tune": __version__, "python": sys.version.split()[0]}
+        | {name: metadata.version(name) for name in VERSIONED},
+        "git_revision": _git_revision(),
+        "working_folder": str(Path.cwd()),
+    }
+    (folder / "spec.resolved.json").write_text(
+        json.dumps(resolved, ensure_ascii=False, indent=1), encoding="utf-8"
+    )
+
+
+def _git_revision() -> str | None:
+    """The commit of the working folder, with + where files are changed; None outside git."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

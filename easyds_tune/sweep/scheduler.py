@@ -1,0 +1,58 @@
+"""What stops trials early, and the rungs it looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from easyds_tune.spec.rungs import rungs
+from easyds_tune.spec.sweep import SweepSpec
+
+Decided = Callable[[str, int, str, str, str], None]
+UNBOUNDED = 10**15
+
+
+class JournalledASHA(ASHAScheduler):  # type: ignore[misc]
+    """Ray's asynchronous halving; each time it stops a trial it says so and why.
+
+    decided: called with (Ray's trial id, step, "asha", "stop", reason).
+    """
+
+    def __init__(self, decided: Decided, **options: Any) -> None:
+        super().__init__(**options)
+        self._decided = decided
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Ray's decision, unless the trial has just come to its own end."""
+        if result.get("done"):
+            return str(TrialScheduler.CONTINUE)  # on_trial_complete enters it into its rung
+        action = super().on_trial_result(tune_controller, trial, result)
+        if action == TrialScheduler.STOP:
+            reason = (
+                f"{self._metric} {result[self._metric]:.4g} is not among the best "
+                f"1/{self._reduction_factor:g} that reached this rung"
+            )
+            self._decided(trial.trial_id, int(result["global_step"]), "asha", "stop", reason)
+        return str(action)
+
+
+def make_scheduler(
+    spec: SweepSpec, train_records: int | None, decided: Decided
+) -> TrialScheduler:
+    """The scheduler of a spec, with its rungs at evaluation steps."""
+    milestones = rungs(spec, train_records)
+    if spec.scheduler.type == "none" or not milestones:
+        return FIFOScheduler()
+    return JournalledASHA(
+        decided,
+        time_attr=spec.time_attr,
+        metric=spec.objective.metric,
+        mode=spec.objective.mode,
+        grace_period=milestones[0],
+        reduction_factor=spec.scheduler.reduction_factor,
+        # Trials end by themselves at their budget; ASHA needs an upper end for its rungs only.
+        max_t=milestones[-1] + 1,
+        stop_last_trials=False,
+    )

@@ -1,0 +1,42 @@
+"""One trial alone, in this process: for `easyds-tune train` and for debugging."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from easyds_tune.errors import SpecError
+from easyds_tune.spec.resources import gpus_of
+from easyds_tune.spec.sweep import SweepSpec, trial_spec
+from easyds_tune.sweep.preflight import preflight
+from easyds_tune.trial.quiet import quiet_libraries
+
+SHOWN = ("train/loss", "eval/reward", "eval/kl", "eval/accuracy", "eval/loss", "eval/length")
+
+
+def train_single(spec: SweepSpec, params: dict[str, Any], folder: Path) -> int:
+    """Train one configuration of a spec and print a line an evaluation; returns the exit code.
+
+    folder: new; gets checkpoints/step-XXXXXX. An exception of the trial is raised as it is.
+    """
+    if folder.exists():
+        raise SpecError([f"--to: {folder} exists already; name a new folder"])
+    quiet_libraries()
+    records = preflight(spec, new_folder=False)
+
+    import torch
+
+    from easyds_tune.trial.run import run_trial
+    from easyds_tune.trial.workbench import Workbench
+
+    torch.set_num_threads(spec.resources.cpus_per_trial)
+    device = torch.device("cuda", 0) if gpus_of(spec.resources) else torch.device("cpu")
+    trial = trial_spec(spec, "single", params, len(records.train))
+    bench = Workbench(spec, records, device)
+    for report in run_trial(trial, bench, folder):
+        shown = " ".join(
+            f"{name} {report.metrics[name]:.4g}" for name in SHOWN if name in report.metrics
+        )
+        print(f"step {report.step}/{trial.budget.max_steps} {shown}", flush=True)
+    print(f"checkpoints in {folder / 'checkpoints'}")
+    return 0

@@ -1,0 +1,28 @@
+"""How much memory a worker holds: the process's own, and the GPU's at its peak."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+MIB = 2**20
+
+
+def resident_mib() -> float:
+    """Resident memory of this process in MiB; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+def memory_metrics(device: torch.device) -> dict[str, float]:
+    """`memory/resident_mib`, and on a GPU `memory/gpu_peak_mib` since the last call."""
+    metrics = {"memory/resident_mib": resident_mib()}
+    if device.type == "cuda":
+        metrics["memory/gpu_peak_mib"] = torch.cuda.max_memory_allocated(device) / MIB
+        torch.cuda.reset_peak_memory_stats(device)
+    return metrics

@@ -1,0 +1,17 @@
+"""Silence what the training libraries print: the journal and the display tell it better."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Keep errors, drop warnings, progress bars and banners of the libraries underneath."""
+    warnings.simplefilter("ignore")
+    from transformers.utils import logging as transformers_logging
+
+    for name in ("DeepSpeed", "deepspeed", "trl", "accelerate", "datasets", "peft", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

@@ -1,0 +1,77 @@
+"""One trial on a workbench: train, judge, write a checkpoint, report; a generator of reports."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from easyds_tune.algorithms import train
+from easyds_tune.errors import DivergedError
+from easyds_tune.spec.sweep import TrialSpec
+from easyds_tune.trial.checkpoint import Checkpoint, write_checkpoint
+from easyds_tune.trial.memory import memory_metrics
+from easyds_tune.trial.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial says at an evaluation step, with its checkpoint on disk."""
+
+    step: int
+    examples: int
+    metrics: dict[str, float]
+    checkpoint: Checkpoint
+    is_last: bool
+
+
+def run_trial(
+    spec: TrialSpec, bench: Workbench, folder: Path, resume_from: Path | None = None
+) -> Iterator[Report]:
+    """Run one trial and yield a report at every evaluation step, the last one included.
+
+    folder: the trial's own folder; checkpoints go under it. Closing the generator ends the trial.
+    Raises DivergedError at the first evaluation with a non-finite loss or objective.
+    """
+    inputs = bench.lend(spec)
+    rows = train(spec, inputs, resume_from)
+    ended_well = False
+    try:
+        for row in rows:
+            started = time.perf_counter()
+            metrics = dict(row.metrics)
+            if bench.judge is not None:
+                with row.policy() as policy:
+                    metrics |= bench.judge.evaluate(policy, row.reference).metrics
+            _check_finite(spec, row.step, metrics)
+            metrics["time/judge_seconds"] = time.perf_counter() - started
+            started = time.perf_counter()
+            checkpoint = write_checkpoint(
+                folder / "checkpoints", spec.trial_id, row.step, row.save
+            )
+            metrics["time/checkpoint_seconds"] = time.perf_counter() - started
+            metrics |= memory_metrics(bench.device)
+            yield Report(
+                step=row.step,
+                examples=row.step * spec.training.effective_batch,
+                metrics=metrics,
+                checkpoint=checkpoint,
+                is_last=row.step >= spec.budget.max_steps,
+            )
+        ended_well = True
+    except GeneratorExit:  # stopped early by the scheduler
+        ended_well = True
+        raise
+    finally:
+        rows.close()
+        if ended_well:
+            bench.take_back(spec, inputs)
+
+
+def _check_finite(spec: TrialSpec, step: int, metrics: dict[str, float]) -> None:
+    watched = {"train/loss", "train/grad_norm", spec.objective.metric}
+    broken = [name for name in sorted(watched & metrics.keys()) if not math.isfinite(metrics[name])]
+    if broken:
+        raise DivergedError(f"{broken[0]} is {metrics[broken[0]]} at step {step}")

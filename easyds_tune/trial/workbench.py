@@ -1,0 +1,127 @@
+"""What a worker keeps between trials: the base, the tokenizer, the data and the judge."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from easyds_tune.algorithms.row import TrialInputs
+from easyds_tune.data.template import choose_template
+from easyds_tune.data.tokenise import Encoder
+from easyds_tune.data.training_sets import (
+    Fitted,
+    dpo_dataset,
+    fit_dpo,
+    fit_reward,
+    fit_sft,
+    reward_dataset,
+    sft_dataset,
+)
+from easyds_tune.errors import DataError
+from easyds_tune.judge.judge import Judge
+from easyds_tune.models.deepspeed import start_distributed
+from easyds_tune.models.generate import end_token_ids
+from easyds_tune.models.load import ModelKind, load_model, load_tokenizer
+from easyds_tune.rewards.reward_model import RewardModel
+from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
+from easyds_tune.spec.sweep import SweepSpec, TrialSpec
+from easyds_tune.trial.records import SweepRecords
+
+ENCODE: dict[str, Callable[..., Fitted]] = {
+    "sft": sft_dataset,
+    "rm": reward_dataset,
+    "dpo": dpo_dataset,
+}
+FIT: dict[str, Callable[[Dataset, int | None], Fitted]] = {
+    "sft": fit_sft,
+    "rm": fit_reward,
+    "dpo": fit_dpo,
+}
+
+
+class Workbench:
+    """Loads once what all trials of a sweep share, and lends it to one trial at a time.
+
+    A trial leaves nothing behind: the same trial gives the same bits on a fresh workbench and on
+    one that served other trials. The base is loaded again only where a trial could not give it
+    back as it was: after ZeRO-3, after full fine-tuning, and after an exception.
+    """
+
+    def __init__(self, sweep: SweepSpec, records: SweepRecords, device: torch.device) -> None:
+        start_distributed(device)
+        self.device = device
+        self._sweep = sweep
+        self._kind: ModelKind = "reward" if sweep.algorithm.type == "rm" else "causal"
+        model = sweep.model
+        self.tokenizer = load_tokenizer(
+            model.model_name_or_path, model.revision, model.trust_remote_code
+        )
+        self.encoder = Encoder(
+            self.tokenizer, choose_template(self.tokenizer, sweep.data.chat_template)
+        )
+        self._base: PreTrainedModel | None = self._load()
+        encode = ENCODE[sweep.algorithm.type]
+        self._train: Dataset = encode(records.train, self.encoder).dataset
+        self._held_out: Dataset | None = (
+            encode(records.held_out, self.encoder).dataset if records.held_out else None
+        )
+        self.judge = self._make_judge(records)
+        # What lives as long as the worker need not be searched for garbage after each trial.
+        gc.collect()
+        gc.freeze()
+
+    def _load(self) -> PreTrainedModel:
+        base = load_model(self._sweep.model, self._kind, self.device)
+        base.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
+        return base
+
+    def _make_judge(self, records: SweepRecords) -> Judge | None:
+        judge = self._sweep.judge
+        if judge is None:
+            return None
+        assert self._base is not None
+        return Judge(
+            judge,
+            records.prompts,
+            self.encoder,
+            RewardModel(judge.reward, self.device, self._base.dtype),
+            end_token_ids=end_token_ids(self._base, self.tokenizer),
+        )
+
+    def lend(self, spec: TrialSpec) -> TrialInputs:
+        """The inputs of a trial; the base is the trial's until `take_back`.
+
+        Raises DataError where the trial's `max_length` leaves no record to train on.
+        """
+        fit = FIT[spec.algorithm.type]
+        train = fit(self._train, spec.algorithm.max_length).dataset
+        held_out = self._held_out
+        if held_out is not None:
+            held_out = fit(held_out, spec.algorithm.max_length).dataset
+        if len(train) == 0 or (held_out is not None and len(held_out) == 0):
+            raise DataError(
+                [
+                    f"algorithm.max_length: {spec.algorithm.max_length} tokens leave no record to "
+                    "train or evaluate on; raise it"
+                ]
+            )
+        base = self._base if self._base is not None else self._load()
+        self._base = None
+        return TrialInputs(
+            base=base,
+            tokenizer=self.tokenizer,
+            train=train,
+            held_out=held_out,
+            device=self.device,
+            load_reference=self._load,
+        )
+
+    def take_back(self, spec: TrialSpec, inputs: TrialInputs) -> None:
+        """Keep the base of a trial that ended well, if training left it as it was."""
+        sharded = zero_stage(deepspeed_config(spec.deepspeed)) == 3
+        if spec.model.lora_r is not None and not sharded:
+            self._base = inputs.base
