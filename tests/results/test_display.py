@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from easyds_tune.journal.replay import replay
+from easyds_tune.results import display
+from easyds_tune.results.display import LiveDisplay, live_view, steps_done, steps_left
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_a_terminal_each_ended_trial_is_one_line_and_the_table_comes_last(
+    demo_sweep: Any,
+) -> None:
+    stream = io.StringIO()
+    entries = demo_sweep.entries()
+    live = replay(entries[:1])
+    with LiveDisplay(live, stream) as shown:
+        for entry in entries[1:]:
+            live.apply(entry)
+            shown.update(live)
+
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == (
+        "[1/8] trial 000 COMPLETED step 40 eval/reward 0.500 ± 0.050 in 30 s (learning_rate=2.5e-5 "
+        "beta=0.1 lora_r=8 lora_target_modules=q_proj+v_proj)"
+    )
+    assert lines[4].endswith("ValueError: 学习率太高")
+    assert [line[:5] for line in lines[:5]] == [f"[{n}/8]" for n in (1, 2, 3, 4, 5)]
+    assert lines[5].split()[:3] == ["#", "trial", "state"]
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_trials_that_ended_before_the_display_opened_are_not_told_again(demo_sweep: Any) -> None:
+    stream = io.StringIO()
+    record = demo_sweep.record()
+    with LiveDisplay(record, stream) as shown:
+        shown.update(record)
+    assert stream.getvalue().startswith("#")
+
+
+def test_a_terminal_is_redrawn_at_most_four_times_a_second(
+    demo_sweep: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(display.time, "monotonic", lambda: now)
+    monkeypatch.setenv("TERM", "xterm")
+    drawn = 0
+
+    def count(*args: object) -> str:
+        nonlocal drawn
+        drawn += 1
+        return "view"
+
+    monkeypatch.setattr(display, "live_view", count)
+    record = demo_sweep.record()
+    with LiveDisplay(record, Terminal()) as shown:
+        for _ in range(100):
+            shown.update(record)
+            now += 0.0625  # 16 updates a second, over 6.25 seconds
+    assert drawn == 25
+
+
+def test_the_live_view_shows_counts_times_best_and_running_trials(demo_sweep: Any) -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(live_view(demo_sweep.record(), 75.0, 133.0))
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert lines[:3] == [
+        "试验 · dpo · 5/8 trials · 1 RUNNING · 2 COMPLETED · 1 PRUNED · 1 DIVERGED · 1 FAILED",
+        "1 min 15 s so far, about 2 min 13 s left",
+        "best so far: eval/reward 0.900 ± 0.050 (trial 001, step 20)",
+    ]
+    assert lines[3].startswith("005 ")
+    assert "20/40 0.600 ± 0.050 learning_rate=1.5e-4" in lines[3]
+    assert len(lines) == 4
+
+
+def test_steps_left_counts_running_trials_and_those_to_come(sweep: Callable[..., Any]) -> None:
+    builder = sweep(num_trials=5).trial({20: {}, 40: {}}).trial({20: {}}).trial({20: {}}, None)
+    record = builder.record()
+    assert steps_done(record) == 80
+    # 20 of the running one, and two to come at the 30 steps that the ended ones took on average.
+    assert steps_left(record) == 20 + 2 * 30
+
+
+def test_before_the_first_step_no_time_is_promised(sweep: Callable[..., Any]) -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(live_view(sweep().record(), 3.0, None))
+    assert stream.getvalue().splitlines()[1] == "3 s so far"
+    assert "none yet" in stream.getvalue()
