@@ -78,6 +78,7 @@ class TensorBoardWriter:
 
     def finish(self, trial: TrialRecord) -> None:
         """Close the trial's run, and its session if the state is final."""
+        self.start(trial)  # a trial may fail before it starts
         run = self._runs.pop(trial.id)
         if trial.state.is_final:
             time = self._record.updated if trial.ended is None else trial.ended
@@ -206,7 +207,7 @@ def rebuild(record: SweepRecord, folder: Path) -> None:
     draft.mkdir(parents=True)
     writer = TensorBoardWriter(draft, record)
     for trial in record.trials.values():
-        if trial.started is not None:
+        if trial.started is not None or trial.state.is_final:
             writer.write_whole(trial)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

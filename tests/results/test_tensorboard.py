@@ -119,6 +119,18 @@ def test_an_interrupted_session_stays_open_until_the_trial_ends(
     assert metadata.SESSION_END_INFO_TAG in run.summary_metadata
 
 
+def test_a_trial_that_failed_before_it_started_is_shown_as_failed(
+    sweep: Callable[..., Any], tmp_path: Path
+) -> None:
+    builder = sweep().trial({}, TrialState.FAILED)
+    builder.events = [event for event in builder.events if not isinstance(event, StartEvent)]
+    record = write_live(builder.entries(), tmp_path / "live")
+    rebuild(record, tmp_path / "again")
+    both = {metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG}
+    assert session_tags(tmp_path / "live" / "000") == both
+    assert session_tags(tmp_path / "again" / "000") == both
+
+
 def test_a_retry_replaces_the_steps_it_went_back_over(
     sweep: Callable[..., Any], tmp_path: Path
 ) -> None:
