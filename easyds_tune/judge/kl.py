@@ -24,7 +24,7 @@ Reference = Callable[[], AbstractContextManager[nn.Module]]
 MAX_LOGITS = 2**26
 """Logits that one forward pass may return, per model (one row of prompts at the least)."""
 
-MAX_LOG_PROBS = 2**22
+MAX_LOG_PROBS = 2**20
 """Log-probabilities in float32 at a time, per model; small enough to stay in the cache."""
 
 
@@ -63,7 +63,7 @@ def reply_kl(
     """KL and k1 summed over each reply, in the given order.
 
     Every reply has at least one token. Memory: the logits of both models for as many rows as stay
-    under MAX_LOGITS each (and batch_size), plus five float32 blocks of MAX_LOG_PROBS.
+    under MAX_LOGITS each (and batch_size), plus about ten float32 blocks of MAX_LOG_PROBS.
     """
     # Rows of one length share a batch: less padding.
     order = sorted(
