@@ -24,31 +24,31 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@echo "Preparing .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
 	@echo "Installing the packages of requirements.lock (minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: setup  ## run the quickstart sweep: a dozen DPO trials of a tiny model, some three minutes
+demo: $(INSTALLED)  ## run the quickstart sweep: a dozen DPO trials of a tiny model, some three minutes
 	@if [ -e results/quickstart ]; then \
 		echo "Removing results/quickstart, the last demo's results"; rm -rf results/quickstart; fi
 	$(BIN)/easyds-tune sweep quickstart.yaml
 
-test: setup  ## run the tests
+test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
 
 check: lint types layers  ## everything CI checks besides the tests
 
-lint: setup  ## ruff: style and formatting
+lint: $(INSTALLED)  ## ruff: style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup  ## mypy, strict on the light layers
+types: $(INSTALLED)  ## mypy, strict on the light layers
 	$(BIN)/mypy
 
-layers: setup  ## imports run one way, downwards
+layers: $(INSTALLED)  ## imports run one way, downwards
 	$(BIN)/lint-imports
 
-format: setup  ## let ruff rewrite what it can
+format: $(INSTALLED)  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
