@@ -268,10 +268,14 @@ def off_topic_reply(rng: random.Random, turn: Turn, points: Sequence[Point]) -> 
     return guiding_reply(rng, turn, about=rng.choice(others))
 
 
-def broken_reply(rng: random.Random, turn: Turn) -> str:
-    """A guiding reply that breaks off, or that says one thing twice."""
+def broken_reply(rng: random.Random, turn: Turn, points: Sequence[Point]) -> str:
+    """Breaks off, says one thing three times, or runs on into another topic's reply."""
     reply = guiding_reply(rng, turn)
-    if rng.random() < 0.5:
+    way = rng.random()
+    if way < 0.3:
         return reply[: rng.randint(len(reply) // 3, len(reply) - 4)]
-    hint = rng.choice(turn.point.hints)
-    return f"{rng.choice(TAKE_UP[turn.mood])}{hint}，{hint}，{hint}。"
+    if way < 0.6:
+        hint = rng.choice(turn.point.hints)
+        return f"{rng.choice(TAKE_UP[turn.mood])}{hint}，{hint}，{hint}。"
+    other = off_topic_reply(rng, turn, points)
+    return reply[: rng.randint(10, len(reply) - 8)] + other[-rng.randint(8, 15) :]

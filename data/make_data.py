@@ -91,7 +91,8 @@ def worse_reply(rng: random.Random, turn: Turn, grade: str, points: list[Point])
     if grade == "easy":
         return giving_reply(rng, turn)
     if grade == "medium":
-        return leaking_reply(rng, turn) if rng.random() < 0.7 else broken_reply(rng, turn)
+        leaks = rng.random() < 0.6
+        return leaking_reply(rng, turn) if leaks else broken_reply(rng, turn, points)
     return vague_reply(rng, turn) if rng.random() < 0.5 else off_topic_reply(rng, turn, points)
 
 

@@ -23,7 +23,6 @@ from datasets import Dataset
 from dialogues import (
     Point,
     Turn,
-    broken_reply,
     giving_reply,
     guiding_reply,
     leaking_reply,
@@ -54,7 +53,7 @@ from easyds_tune.spec.sweep import SweepSpec, TrialSpec, trial_spec
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
 VOCABULARY, CONTEXT = 2048, 512
-BASE_DIALOGUES, REWARD_PAIRS, REFERENCE_DIALOGUES = 40_000, 10_000, 1000
+BASE_DIALOGUES, REWARD_PAIRS, REFERENCE_DIALOGUES = 80_000, 12_000, 1000
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 # ChatML. The newline stands before a turn, not after it, so that a conversation ends with the very
 # token that generation stops at, which is also where the reward is read.
@@ -70,20 +69,19 @@ CHAT_TEMPLATE = (
 )
 # How often the base has read each way of replying.
 BASE_MIX = {
-    "guiding": 0.42,
-    "giving": 0.30,
-    "leaking": 0.14,
+    "guiding": 0.38,
+    "giving": 0.34,
+    "leaking": 0.16,
     "vague": 0.07,
     "off-topic": 0.05,
-    "broken": 0.02,
 }
 TUTOR_TRAINING = {
-    "max_steps": 1400,
+    "max_steps": 2600,
     "per_device_train_batch_size": 32,
     "learning_rate": 4e-3,
 }
 REWARD_TRAINING = {
-    "max_steps": 500,
+    "max_steps": 600,
     "per_device_train_batch_size": 32,
     "learning_rate": 1e-3,
 }
@@ -123,7 +121,6 @@ def compose_reply(rng: random.Random, turn: Turn, way: str, points: Sequence[Poi
         "giving": giving_reply,
         "leaking": leaking_reply,
         "vague": vague_reply,
-        "broken": broken_reply,
     }
     return ways[way](rng, turn)
 
