@@ -52,9 +52,7 @@ def held_out_accuracy(model: nn.Module, inputs: TrialInputs, spec: TrialSpec) ->
     if inputs.held_out is None:
         return {}
     size = 2 * spec.training.per_device_train_batch_size
-    scores = [
-        score(model, inputs, column, size) for column in ("chosen_ids", "rejected_ids")
-    ]
+    scores = [score(model, inputs, column, size) for column in ("chosen_ids", "rejected_ids")]
     margins = (scores[0] - scores[1]).double()  # (pairs,)
     right = (margins > 0).double() + 0.5 * (margins == 0).double()
     error = right.std(unbiased=True) / len(right) ** 0.5 if len(right) > 1 else right.sum() * 0

@@ -243,4 +243,3 @@ def save(trainer: Trainer, folder: Path) -> None:
 def adapter_is_on(model: nn.Module) -> bool:
     """Whether a model is PEFT's, and so saves its adapter alone."""
     return hasattr(model, "peft_config")
-

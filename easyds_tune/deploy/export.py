@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from easyds_tune.data.template import NO_TEMPLATE
 from easyds_tune.deploy.card import Form, ModelCard, render_card
 from easyds_tune.deploy.verify import (
     adapter_gaps,
@@ -77,7 +78,8 @@ def export(
     stays where it is.
     merge: add the LoRA weights to the base and write a whole model; computed in float32, written in
     the base's own type (or `base.dtype`). A model that was trained whole is whole either way.
-    chat_template: Jinja text that it was trained with, where that is not the tokenizer's own.
+    chat_template: Jinja text that it was trained with, where that is not the tokenizer's own;
+    `none` for plain text.
 
     `to` appears whole or not at all. Raises SpecError where it is occupied, CheckpointError where
     the checkpoint is damaged, ModelError where the base does not load, and ExportError where the
@@ -93,7 +95,7 @@ def export(
     form: Form = "full" if not is_adapter else "merged" if merge else "adapter"
     tokenizer = load_tokenizer(base.model_name_or_path, base.revision, base.trust_remote_code)
     if chat_template is not None:
-        tokenizer.chat_template = chat_template
+        tokenizer.chat_template = None if chat_template == NO_TEMPLATE else chat_template
 
     with _whole_or_nothing(to) as folder:
         if form == "merged":

@@ -37,8 +37,7 @@ def target_problems(model: PreTrainedModel, spec: ModelSpec) -> list[str]:
          if type(module).__name__ in ("Linear", "Conv1D")}
     )  # fmt: skip
     return [
-        f"model.lora_target_modules: the model has no module {target!r}; "
-        f"it has {', '.join(linear)}"
+        f"model.lora_target_modules: the model has no module {target!r}; it has {', '.join(linear)}"
         for target in wanted
         if target not in leaves and not any(name.endswith(f".{target}") for name in names)
     ]

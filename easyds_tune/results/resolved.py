@@ -36,10 +36,10 @@ class Resolved:
         return model.model_copy(update={"model_name_or_path": str(local.resolve())})
 
     def chat_template(self) -> str | None:
-        """The Jinja text that the spec names, None where the tokenizer's own was used."""
+        """The Jinja text that the spec names, or `none`; None for the tokenizer's own."""
         written = self.spec.data.chat_template
         if written is None or written == "none":
-            return None
+            return written
         path = self.working_folder / written
         return path.read_text(encoding="utf-8") if written.endswith(".jinja") else written
 

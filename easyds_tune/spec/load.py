@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +129,21 @@ def load_sweep(name: str, overrides: list[str] | None = None) -> SweepSpec:
     path = find_spec(name)
     raw = _read_file(path)
     problems: list[str] = []
-    for complete in (_inline_search_space, lambda raw, _: apply_overrides(raw, overrides or [])):
+    # Another search space comes first: its entries may be overridden too.
+    spaces = [text for text in overrides or [] if text.startswith("search_space=")]
+    others = [text for text in overrides or [] if text not in spaces]
+    steps: list[Callable[[], None]] = [
+        lambda: apply_overrides(raw, spaces),
+        lambda: _inline_search_space(raw, path),
+        lambda: apply_overrides(raw, others),
+    ]
+    for step in steps:
         try:
-            complete(raw, path)
+            step()
         except SpecError as error:
             problems += error.problems
-            raw.pop("search_space", None)
+            if isinstance(raw.get("search_space"), str):
+                del raw["search_space"]
     raw.setdefault("name", path.stem)
     return validate(raw, problems)
 

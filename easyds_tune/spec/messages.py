@@ -54,7 +54,7 @@ def _path_and_model(
             continue
         parts.append(str(key))
         if not last:
-            raw = raw[key]  # type: ignore[index]
+            raw = raw[key]
             model = model_at(model, str(key), raw) if model else None
     return ".".join(parts), model
 

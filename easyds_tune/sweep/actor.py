@@ -33,7 +33,7 @@ class SweepSetting:
     threads: int
 
 
-class TrialActor(tune.Trainable):  # type: ignore[misc]
+class TrialActor(tune.Trainable):
     """A Tune trainable: each `step` trains to the next evaluation and returns its report.
 
     Tune reuses the actor for the next trial, so base, tokenizer, data and judge are loaded once.

@@ -63,7 +63,8 @@ def local_ray(resources: ResourcesSpec, scratch: Path) -> Iterator[None]:
         runtime_env={"env_vars": worker_environment(resources.cpus_per_trial)},
     )
     for name in ("ray.tune", "ray.air", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        # A failed trial is in the journal and on the screen; its traceback is in its folder.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     finally:

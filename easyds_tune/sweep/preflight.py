@@ -14,6 +14,7 @@ from easyds_tune.models.lora import target_problems, trainable_parameters
 from easyds_tune.rewards.check import check_reward_model
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.trial.quiet import quiet_libraries
 from easyds_tune.trial.records import SweepRecords, read_records
 from easyds_tune.trial.workbench import ENCODE, FIT
 
@@ -31,6 +32,7 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> SweepRecords:
 
     Raises SpecError, with every problem found; nothing is started and nothing written.
     """
+    quiet_libraries()
     problems = resource_problems(spec.resources)
     folder = sweep_folder(spec)
     if new_folder and folder.exists():

@@ -39,7 +39,7 @@ class Display(Protocol):
         ...
 
 
-class Recorder(Callback):  # type: ignore[misc]
+class Recorder(Callback):
     """Turns Ray Tune's callbacks into journal events. Trials are known by our own ids."""
 
     def __init__(
@@ -58,6 +58,10 @@ class Recorder(Callback):  # type: ignore[misc]
         self._ids: dict[str, str] = {}
         self._started: dict[str, float] = {}
         self._decisions: dict[str, DecideEvent] = {}
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        """Pickled as an empty object: Tune pickles what it is given, and nobody reads that."""
+        return (object, ())
 
     def append(self, event: Event) -> None:
         """Write one event, apply it to the record, and show it."""
@@ -123,9 +127,7 @@ class Recorder(Callback):  # type: ignore[misc]
         self._fail(name, failure)
 
     def _fail(self, name: str, failure: Failure) -> None:
-        self.finish(
-            name, TrialState(failure.state), TrialError(failure.type, failure.message)
-        )
+        self.finish(name, TrialState(failure.state), TrialError(failure.type, failure.message))
 
     def finish(self, name: str, state: TrialState, error: TrialError | None = None) -> None:
         """Write a trial's end."""

@@ -59,7 +59,7 @@ def run_sweep(spec: SweepSpec, written: str | None = None, stream: TextIO | None
     journal, first = JournalWriter.create(folder / "journal.jsonl", _sweep_event(spec, records))
     with journal:
         record = SweepRecord.begin(first)
-        boards = TensorBoardWriter(folder, record)
+        boards = TensorBoardWriter(folder / "tensorboard", record)
         with LiveDisplay(record, stream or sys.stdout) as display:
             code = _search(spec, records, folder, journal, record, boards, display)
         boards.close()
@@ -130,8 +130,6 @@ def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Any) -
             tuner = tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(
-                    metric=spec.objective.metric,
-                    mode=spec.objective.mode,
                     search_alg=OptunaSearcher(spec, recorder.suggested),
                     scheduler=make_scheduler(spec, len(records.train), recorder.decided),
                     num_samples=-1,
@@ -144,6 +142,10 @@ def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Any) -
                     callbacks=[recorder],
                     verbose=0,
                     failure_config=tune.FailureConfig(max_failures=0),
+                    # Trials write checkpoints of their own, at every report.
+                    checkpoint_config=tune.CheckpointConfig(
+                        checkpoint_frequency=0, checkpoint_at_end=False
+                    ),
                 ),
             )
             tuner.fit()
@@ -178,9 +180,7 @@ def _sweep_event(spec: SweepSpec, records: SweepRecords) -> SweepEvent:
     )
 
 
-def _write_spec(
-    spec: SweepSpec, written: str | None, records: SweepRecords, folder: Path
-) -> None:
+def _write_spec(spec: SweepSpec, written: str | None, records: SweepRecords, folder: Path) -> None:
     """Keep the spec as written, and resolved with everything a repetition needs."""
     text = written
     if text is None:

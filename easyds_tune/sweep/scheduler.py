@@ -14,7 +14,7 @@ Decided = Callable[[str, int, str, str, str], None]
 UNBOUNDED = 10**15
 
 
-class JournalledASHA(ASHAScheduler):  # type: ignore[misc]
+class JournalledASHA(ASHAScheduler):
     """Ray's asynchronous halving; each time it stops a trial it says so and why.
 
     decided: called with (Ray's trial id, step, "asha", "stop", reason).
@@ -30,21 +30,20 @@ class JournalledASHA(ASHAScheduler):  # type: ignore[misc]
             return str(TrialScheduler.CONTINUE)  # on_trial_complete enters it into its rung
         action = super().on_trial_result(tune_controller, trial, result)
         if action == TrialScheduler.STOP:
+            metric = str(self._metric)
             reason = (
-                f"{self._metric} {result[self._metric]:.4g} is not among the best "
+                f"{metric} {result[metric]:.4g} is not among the best "
                 f"1/{self._reduction_factor:g} that reached this rung"
             )
             self._decided(trial.trial_id, int(result["global_step"]), "asha", "stop", reason)
         return str(action)
 
 
-def make_scheduler(
-    spec: SweepSpec, train_records: int | None, decided: Decided
-) -> TrialScheduler:
+def make_scheduler(spec: SweepSpec, train_records: int | None, decided: Decided) -> TrialScheduler:
     """The scheduler of a spec, with its rungs at evaluation steps."""
     milestones = rungs(spec, train_records)
     if spec.scheduler.type == "none" or not milestones:
-        return FIFOScheduler()
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
     return JournalledASHA(
         decided,
         time_attr=spec.time_attr,

@@ -53,10 +53,10 @@ class OptunaSearcher(Searcher):
         self._default_id: str | None = None
         self._default_reports: dict[int, float] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next configuration, or FINISHED after the last one."""
         if self._number >= self._sweep.search.num_trials:
-            return str(Searcher.FINISHED)
+            return Searcher.FINISHED
         number, self._number = self._number, self._number + 1
         if number == 0:
             params, source = self._sweep.default_params(), "default"

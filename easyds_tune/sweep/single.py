@@ -9,7 +9,6 @@ from easyds_tune.errors import SpecError
 from easyds_tune.spec.resources import gpus_of
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
 from easyds_tune.sweep.preflight import preflight
-from easyds_tune.trial.quiet import quiet_libraries
 
 SHOWN = ("train/loss", "eval/reward", "eval/kl", "eval/accuracy", "eval/loss", "eval/length")
 
@@ -21,7 +20,6 @@ def train_single(spec: SweepSpec, params: dict[str, Any], folder: Path) -> int:
     """
     if folder.exists():
         raise SpecError([f"--to: {folder} exists already; name a new folder"])
-    quiet_libraries()
     records = preflight(spec, new_folder=False)
 
     import torch

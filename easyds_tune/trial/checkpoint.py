@@ -49,13 +49,14 @@ def write_checkpoint(
     manifest = {"schema": SCHEMA, "trial": trial, "step": step, "files": files}
     path = unfinished / MANIFEST
     path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    total = sum(entry["bytes"] for entry in files.values()) + size(path)
     for written in unfinished.rglob("*"):
         _sync(written)
     _sync(unfinished)
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     _sync(folder)
-    return Checkpoint(target, sum(entry["bytes"] for entry in files.values()) + size(path))
+    return Checkpoint(target, total)
 
 
 def verify_checkpoint(path: Path) -> None:
@@ -72,7 +73,9 @@ def verify_checkpoint(path: Path) -> None:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: {MANIFEST} is damaged ({error})") from error
     if schema != SCHEMA:
-        raise CheckpointError(f"{path}: {MANIFEST} has schema {schema}, this release reads {SCHEMA}")
+        raise CheckpointError(
+            f"{path}: {MANIFEST} has schema {schema}, this release reads {SCHEMA}"
+        )
     for name, entry in files.items():
         file = path / name
         if not file.is_file():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 
 
 def quiet_libraries() -> None:
     """Keep errors, drop warnings, progress bars and banners of the libraries underneath."""
     warnings.simplefilter("ignore")
+    # Warnings that libraries raise while they load a model come through logging as well.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     from transformers.utils import logging as transformers_logging
 
     for name in ("DeepSpeed", "deepspeed", "trl", "accelerate", "datasets", "peft", "torch"):

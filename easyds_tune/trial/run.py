@@ -48,9 +48,7 @@ def run_trial(
             _check_finite(spec, row.step, metrics)
             metrics["time/judge_seconds"] = time.perf_counter() - started
             started = time.perf_counter()
-            checkpoint = write_checkpoint(
-                folder / "checkpoints", spec.trial_id, row.step, row.save
-            )
+            checkpoint = write_checkpoint(folder / "checkpoints", spec.trial_id, row.step, row.save)
             metrics["time/checkpoint_seconds"] = time.perf_counter() - started
             metrics |= memory_metrics(bench.device)
             yield Report(
