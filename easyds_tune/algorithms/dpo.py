@@ -25,7 +25,7 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
     dpo = spec.algorithm
     assert isinstance(dpo, DPOSpec)
     silence_base_dropout(inputs.base)
-    full = spec.model.lora_r is None
+    reference = inputs.load_reference() if spec.model.lora_r is None else None
     return rows(
         _Trainer,
         DPOConfig,
@@ -40,6 +40,7 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
             "ld_alpha": dpo.ld_alpha,
             "disable_dropout": False,
         },
-        trainer={"ref_model": inputs.load_reference()} if full else None,
+        trainer={"ref_model": reference},
+        reference=reference,
         resume_from=resume_from,
     )

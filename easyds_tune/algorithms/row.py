@@ -22,6 +22,7 @@ class TrialInputs:
     train: tokenised, as the algorithm's TRL collator takes it, no longer than `max_length`.
     held_out: the same for records that are never trained on; None where there are none.
     load_reference: a frozen copy of the start, for full fine-tuning; LoRA needs none.
+    fresh_modules: names of the base's modules that no file holds; the adapter carries them.
     """
 
     base: PreTrainedModel
@@ -30,6 +31,7 @@ class TrialInputs:
     held_out: Dataset | None
     device: torch.device
     load_reference: Callable[[], PreTrainedModel]
+    fresh_modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

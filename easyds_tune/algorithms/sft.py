@@ -27,12 +27,14 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
     """
     sft = spec.algorithm
     assert isinstance(sft, SFTSpec)
+    judged_in_full = spec.model.lora_r is None and spec.judge is not None
     return rows(
         _Trainer,
         SFTConfig,
         spec,
         inputs,
         config={"max_length": sft.max_length, "loss_type": sft.loss_type},
+        reference=inputs.load_reference() if judged_in_full else None,
         evaluate=lambda model: held_out_loss(model, inputs, spec),
         resume_from=resume_from,
     )

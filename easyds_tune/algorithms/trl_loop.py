@@ -13,12 +13,20 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch import nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from trl.models import unwrap_model_for_generation
 
 from easyds_tune.algorithms.handover import handed_over
 from easyds_tune.algorithms.row import ModelContext, Row, TrialInputs
-from easyds_tune.models.deepspeed import end_of_engine
+from easyds_tune.models.deepspeed import end_of_engine, tell_gradient_norm
+from easyds_tune.models.generate import without_adapter
+from easyds_tune.models.load import ModelKind
 from easyds_tune.models.lora import give_back, lora_config
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
 from easyds_tune.spec.sweep import TrialSpec
@@ -41,6 +49,7 @@ def rows(
     *,
     config: dict[str, Any],
     trainer: dict[str, Any] | None = None,
+    reference: PreTrainedModel | None = None,
     evaluate: Evaluate | None = None,
     resume_from: Path | None = None,
 ) -> Iterator[Row]:
@@ -48,20 +57,20 @@ def rows(
 
     config: the algorithm's own arguments of `config_class`.
     trainer: the algorithm's own arguments of `trainer_class`.
+    reference: the start of the trial for full fine-tuning; an adapter is switched off instead.
     evaluate: the algorithm's own metrics on the gathered model, beside the training metrics.
     """
     scratch = Path(tempfile.mkdtemp(prefix="easyds-trainer-"))
-    arguments = config_class(**training_arguments(spec, inputs, scratch), **config)
     with end_of_engine(scratch):
+        arguments = config_class(**training_arguments(spec, inputs, scratch), **config)
         built = trainer_class(
             model=inputs.base,
             args=arguments,
             train_dataset=inputs.train,
             processing_class=inputs.tokenizer,
-            peft_config=adapter(spec),
+            peft_config=adapter(spec, inputs),
             **(trainer or {}),
         )
-        reference = (trainer or {}).get("ref_model") or built.__dict__.get("ref_model")
         try:
             yield from handed_over(
                 lambda give: _train(built, spec, inputs, give, evaluate, reference, resume_from)
@@ -103,11 +112,12 @@ def training_arguments(spec: TrialSpec, inputs: TrialInputs, folder: Path) -> di
     }
 
 
-def adapter(spec: TrialSpec) -> LoraConfig | None:
+def adapter(spec: TrialSpec, inputs: TrialInputs) -> LoraConfig | None:
     """The adapter to train; None for full fine-tuning."""
     if spec.model.lora_r is None:
         return None
-    return lora_config(spec.model, "reward" if spec.algorithm.type == "rm" else "causal")
+    kind: ModelKind = "reward" if spec.algorithm.type == "rm" else "causal"
+    return lora_config(spec.model, kind, inputs.fresh_modules)
 
 
 def silence_base_dropout(base: nn.Module) -> None:
@@ -124,11 +134,18 @@ class _NothingToTrain(Exception):
 class _Evaluations(TrainerCallback):
     """Log exactly at the evaluation steps, and call back with what was logged."""
 
-    def __init__(self, spec: TrialSpec, reached: Callable[[int, dict[str, float]], None]) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        trainer: Trainer,
+        reached: Callable[[int, dict[str, float]], None],
+    ) -> None:
         self.budget = spec.budget
+        self.trainer = trainer
         self.reached = reached
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        tell_gradient_norm(self.trainer.deepspeed)
         if self.budget.max_steps == 0:
             self.reached(0, {})
             raise _NothingToTrain
@@ -178,30 +195,43 @@ def _train(
         trained_until = time.perf_counter()
 
     trainer.remove_callback(PrinterCallback)  # the journal and the display show what is logged
-    trainer.add_callback(_Evaluations(spec, reached))
+    trainer.add_callback(_Evaluations(spec, trainer, reached))
     state = resume_from / "trainer" if resume_from else None
     with suppress(_NothingToTrain):
         trainer.train(resume_from_checkpoint=str(state) if state else None)
 
 
 def _policy_context(trainer: Trainer, spec: TrialSpec) -> ModelContext:
-    """The model for generation: as it is, or with ZeRO-3's shards gathered and hooks removed."""
+    """The model for generation: as it is, or with ZeRO-3's shards gathered and hooks removed.
+
+    Entered once more inside, it gives the same model: shards cannot be gathered twice.
+    """
+    entered: list[nn.Module] = []
 
     @contextmanager
     def gathered() -> Iterator[nn.Module]:
+        if entered:
+            yield entered[0]
+            return
         sharded = zero_stage(deepspeed_config(spec.deepspeed)) == 3
         model = trainer.accelerator.unwrap_model(trainer.model)
         was_training = model.training
         context: AbstractContextManager[Any] = (
-            unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator)
+            unwrap_model_for_generation(
+                trainer.model_wrapped,
+                trainer.accelerator,
+                gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+            )
             if sharded
             else nullcontext(model)
         )
         with context as ready:
             ready.eval()
+            entered.append(ready)
             try:
                 yield ready
             finally:
+                entered.clear()
                 ready.train(was_training)
 
     return gathered
@@ -213,9 +243,9 @@ def _reference_context(policy: ModelContext, reference: nn.Module | None) -> Mod
     @contextmanager
     def context() -> Iterator[nn.Module]:
         if reference is not None:
-            yield reference.module if hasattr(reference, "module") else reference
+            yield reference
         else:
-            with policy() as model, model.disable_adapter():
+            with policy() as model, without_adapter(model):
                 yield model
 
     return context

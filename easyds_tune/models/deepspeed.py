@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,6 +39,24 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def tell_gradient_norm(engine: Any) -> None:
+    """Make an engine without ZeRO say its gradient norm before clipping, as all others do.
+
+    There, in float32, DeepSpeed clips the gradients and forgets the norm. Changes no bit.
+    """
+    if hasattr(engine.optimizer, "_global_grad_norm") or engine.zero_optimization():
+        return
+    take_step = engine._take_model_step
+
+    def measured(*args: Any) -> None:
+        gradients = [weight.grad for weight in engine.module.parameters()]
+        present = [gradient for gradient in gradients if gradient is not None]
+        engine._global_grad_norm = torch.nn.utils.get_total_norm(present).item()
+        take_step(*args)
+
+    engine._take_model_step = measured
 
 
 @contextmanager

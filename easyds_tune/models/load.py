@@ -53,7 +53,17 @@ def load_model(spec: ModelSpec, kind: ModelKind, device: torch.device) -> PreTra
     """The base model of a spec on `device`, in evaluation mode.
 
     kind: `causal` writes text; `reward` has one scalar output (a fresh head where the folder
-    holds a language model). Raises ModelError where it does not load or has several outputs.
+    holds a language model). Raises ModelError where it does not load.
+    """
+    return load_with_fresh(spec, kind, device)[0]
+
+
+def load_with_fresh(
+    spec: ModelSpec, kind: ModelKind, device: torch.device
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """As `load_model`, with the names of the modules whose weights no file holds.
+
+    They are drawn from a fixed seed: each load gives the same bits.
     """
     options = {
         "dtype": resolve_dtype(spec.dtype, device),
@@ -64,17 +74,18 @@ def load_model(spec: ModelSpec, kind: ModelKind, device: torch.device) -> PreTra
     name = spec.model_name_or_path
     try:
         if kind == "reward":
-            # A fresh head is drawn from the global generator: fix it, so that all workers agree.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                model = AutoModelForSequenceClassification.from_pretrained(
-                    name, num_labels=1, **options
-                )
+            auto = AutoModelForSequenceClassification
+            options["num_labels"] = 1
         else:
-            model = AutoModelForCausalLM.from_pretrained(name, **options)
+            auto = AutoModelForCausalLM
+        # Fresh weights are drawn from the global generator: fix it, so that all workers agree.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model, loading = auto.from_pretrained(name, output_loading_info=True, **options)
     except Exception as error:
         raise ModelError([f"{name}: the model does not load: {_first_line(error)}"]) from error
-    return model.to(device).eval()
+    fresh = tuple(sorted({key.rpartition(".")[0] for key in loading["missing_keys"]}))
+    return model.to(device).eval(), fresh
 
 
 def load_skeleton(spec: ModelSpec, kind: ModelKind) -> PreTrainedModel:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
@@ -12,14 +14,19 @@ from easyds_tune.models.load import ModelKind
 from easyds_tune.spec.model import ModelSpec
 
 
-def lora_config(spec: ModelSpec, kind: ModelKind) -> LoraConfig:
-    """PEFT's configuration of the spec's adapter; a reward model trains its head as well."""
+def lora_config(spec: ModelSpec, kind: ModelKind, fresh_modules: Sequence[str] = ()) -> LoraConfig:
+    """PEFT's configuration of the spec's adapter; a reward model trains its head as well.
+
+    fresh_modules: modules that no file holds, such as an encoder's pooler. They are trained whole
+    and saved with the adapter, which would otherwise be put on other random weights later.
+    """
     return LoraConfig(
         r=spec.lora_r,
         lora_alpha=spec.lora_alpha,
         lora_dropout=spec.lora_dropout,
         target_modules=spec.lora_target_modules,
         use_rslora=spec.use_rslora,
+        modules_to_save=list(fresh_modules) or None,
         task_type="SEQ_CLS" if kind == "reward" else "CAUSAL_LM",
     )
 
@@ -73,6 +80,11 @@ def give_back(model: nn.Module) -> None:
         for name, head in heads.items():
             parent, _, leaf = name.rpartition(".")
             setattr(base.get_submodule(parent), leaf, head)
+    assert isinstance(base, PreTrainedModel)
+    if base.is_gradient_checkpointing:
+        base.gradient_checkpointing_disable()
+    if "_require_grads_hook" in base.__dict__:
+        base.disable_input_require_grads()
     # TRL patches `forward` on the instance, PEFT leaves its settings there.
     for attribute in ("forward", "peft_config", "_hf_peft_config_loaded"):
         base.__dict__.pop(attribute, None)

@@ -17,18 +17,21 @@ from easyds_tune.spec.sweep import SweepSpec, set_path
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, with numbers such as 1e-5 read as numbers and no repeated keys."""
+    """YAML's safe subset, with numbers such as 1e-5 read as numbers, and keys that are texts."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
+        seen: set[str] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (str, int, float, bool)) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is written twice", key_node.start_mark
-                )
-            if isinstance(key, (str, int, float, bool)):
-                seen.add(key)
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            if not isinstance(key, str):
+                reason = f"a key must be text, got {key!r}; put it in quotes"
+                raise yaml.constructor.ConstructorError(None, None, reason, key_node.start_mark)
+            if key in seen:
+                reason = f"the key {key!r} is written twice; remove one of the two"
+                raise yaml.constructor.ConstructorError(None, None, reason, key_node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 

@@ -27,8 +27,13 @@ from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.tensorboard import TensorBoardWriter
 from easyds_tune.trial.failure import Failure, read_failure
 
-OWN_FIELDS = ("global_step",)
-"""Fields of a Ray result, without a slash in their name, that are no metric."""
+
+class Interrupted(BaseException):
+    """The sweep was told to stop; `signum` says by which signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
 
 
 class Display(Protocol):
@@ -51,6 +56,7 @@ class Recorder(Callback):
         display: Display,
     ) -> None:
         self.record = record
+        self.stop_signal: int | None = None
         self._journal = journal
         self._folder = folder
         self._boards = boards
@@ -77,6 +83,12 @@ class Recorder(Callback):
     def decided(self, ray_id: str, step: int, by: str, action: str, reason: str) -> None:
         """A scheduler decided on a report that Tune has not passed on yet."""
         self._decisions[ray_id] = DecideEvent(self._ids[ray_id], step, by, action, reason)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Between two of Tune's steps: keep the clock on the screen going, or stop."""
+        if self.stop_signal is not None:
+            raise Interrupted(self.stop_signal)
+        self._display.update(self.record)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial got its slot."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import yaml
 
@@ -33,17 +33,13 @@ from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.preflight import preflight, sweep_folder
 from easyds_tune.trial.records import SweepRecords
 
-EXIT_DONE, EXIT_NOTHING_FIT, EXIT_INTERRUPTED = 0, 3, {signal.SIGINT: 130, signal.SIGTERM: 143}
+if TYPE_CHECKING:
+    from easyds_tune.sweep.recorder import Recorder
+
+EXIT_DONE, EXIT_NOTHING_FIT = 0, 3
+EXIT_INTERRUPTED: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 VERSIONED = ("ray", "torch", "transformers", "peft", "trl", "deepspeed", "optuna", "datasets",
              "accelerate", "tensorboard", "pyarrow")  # fmt: skip
-
-
-class Interrupted(BaseException):
-    """The sweep was told to stop; `signum` says by which signal."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum
 
 
 def run_sweep(spec: SweepSpec, written: str | None = None, stream: TextIO | None = None) -> int:
@@ -75,18 +71,18 @@ def _search(
     boards: TensorBoardWriter,
     display: LiveDisplay,
 ) -> int:
-    from easyds_tune.sweep.recorder import Recorder
+    from easyds_tune.sweep.recorder import Interrupted, Recorder
 
     recorder = Recorder(journal, record, folder.resolve(), boards, display)
     for note in records.notes:
         recorder.append(NoteEvent(note))
     try:
-        with _signals_raise():
+        with _signals_told_to(recorder):
             _tune(spec, records, folder, recorder)
         code = EXIT_DONE if find_winner(rank(record)) else EXIT_NOTHING_FIT
     except Interrupted as stop:
         recorder.interrupt()
-        code = EXIT_INTERRUPTED[signal.Signals(stop.signum)]
+        code = EXIT_INTERRUPTED[stop.signum]
     winner = find_winner(rank(record))
     if code in (EXIT_DONE, EXIT_NOTHING_FIT):
         recorder.append(
@@ -101,7 +97,7 @@ def _search(
     return code
 
 
-def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Any) -> None:
+def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Recorder) -> None:
     """Let Ray Tune run the trials; everything durable happens in the recorder."""
     from easyds_tune.sweep.cluster import DRIVER_ENVIRONMENT, local_ray
 
@@ -154,18 +150,28 @@ def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Any) -
 
 
 @contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Within the block, SIGINT and SIGTERM raise Interrupted in the main thread."""
+def _signals_told_to(recorder: Recorder) -> Iterator[None]:
+    """Within the block, a first SIGINT or SIGTERM ends the sweep at Tune's next step.
+
+    Raising in the handler itself would break Ray in the middle of a call. A second signal does
+    what it would do without us: it ends the process at once.
+    """
+    before = {number: signal.getsignal(number) for number in EXIT_INTERRUPTED}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(signum)
+        recorder.stop_signal = signum
+        restore()
 
-    before = {number: signal.signal(number, stop) for number in EXIT_INTERRUPTED}
+    for number in EXIT_INTERRUPTED:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
 
 
 def _sweep_event(spec: SweepSpec, records: SweepRecords) -> SweepEvent:

@@ -25,7 +25,7 @@ from easyds_tune.errors import DataError
 from easyds_tune.judge.judge import Judge
 from easyds_tune.models.deepspeed import start_distributed
 from easyds_tune.models.generate import end_token_ids
-from easyds_tune.models.load import ModelKind, load_model, load_tokenizer
+from easyds_tune.models.load import ModelKind, load_tokenizer, load_with_fresh
 from easyds_tune.rewards.reward_model import RewardModel
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
 from easyds_tune.spec.sweep import SweepSpec, TrialSpec
@@ -75,7 +75,7 @@ class Workbench:
         gc.freeze()
 
     def _load(self) -> PreTrainedModel:
-        base = load_model(self._sweep.model, self._kind, self.device)
+        base, self._fresh_modules = load_with_fresh(self._sweep.model, self._kind, self.device)
         base.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         return base
 
@@ -118,6 +118,7 @@ class Workbench:
             held_out=held_out,
             device=self.device,
             load_reference=self._load,
+            fresh_modules=self._fresh_modules,
         )
 
     def take_back(self, spec: TrialSpec, inputs: TrialInputs) -> None:
