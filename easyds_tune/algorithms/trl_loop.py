@@ -24,7 +24,7 @@ from trl.models import unwrap_model_for_generation
 
 from easyds_tune.algorithms.handover import handed_over
 from easyds_tune.algorithms.row import ModelContext, Row, TrialInputs
-from easyds_tune.models.deepspeed import end_of_engine, tell_gradient_norm
+from easyds_tune.models.deepspeed import end_of_engine, release, tell_gradient_norm
 from easyds_tune.models.generate import without_adapter
 from easyds_tune.models.load import ModelKind
 from easyds_tune.models.lora import give_back, lora_config
@@ -76,6 +76,7 @@ def rows(
                 lambda give: _train(built, spec, inputs, give, evaluate, reference, resume_from)
             )
         finally:
+            release(built.deepspeed)
             give_back(built.model)
 
 

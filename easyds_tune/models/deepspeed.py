@@ -59,6 +59,16 @@ def tell_gradient_norm(engine: Any) -> None:
     engine._take_model_step = measured
 
 
+def release(engine: Any) -> None:
+    """Let an engine go, where one was built, so that its memory is freed.
+
+    The hooks of ZeRO hang on autograd's nodes, where Python's garbage collector does not see
+    them: without this, every trial's optimizer and gradients would stay for the worker's life.
+    """
+    if engine is not None:
+        engine.destroy()
+
+
 @contextmanager
 def end_of_engine(scratch: Path) -> Iterator[None]:
     """Forget an engine when the block ends: Accelerate's and Transformers' globals, its folder.

@@ -118,7 +118,7 @@ def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Record
     )
     scratch = Path(tempfile.mkdtemp(prefix="easyds-ray-"))
     try:
-        with local_ray(spec.resources, scratch):
+        with local_ray(spec.resources):
             trainable = tune.with_resources(
                 tune.with_parameters(TrialActor, setting=setting),
                 {"cpu": spec.resources.cpus_per_trial, "gpu": setting.gpus},
