@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from easyds_tune.spec.base import Spec
+from easyds_tune.spec.base import LARGEST, Spec
 
 DPOLoss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
@@ -19,7 +19,7 @@ class SFTSpec(Spec):
 
     type: Literal["sft"]
     """Selects this algorithm."""
-    max_length: int = Field(1024, ge=8)
+    max_length: int = Field(1024, ge=8, le=LARGEST)
     """Tokens kept of a conversation; the rest is cut from its end."""
     loss_type: Literal["nll", "dft"] = "nll"
     """`nll` is cross-entropy; `dft` weighs each token by its probability (arXiv 2508.05629)."""
@@ -30,7 +30,7 @@ class RewardModelSpec(Spec):
 
     type: Literal["rm"]
     """Selects this algorithm."""
-    max_length: int = Field(1024, ge=8)
+    max_length: int = Field(1024, ge=8, le=LARGEST)
     """Pairs with a text longer than this many tokens are left out, and counted."""
     center_rewards_coefficient: float | None = Field(None, ge=0)
     """Pulls the mean reward to zero (arXiv 2312.09244); 0.01 is usual, null is off."""
@@ -47,7 +47,7 @@ class DPOSpec(Spec):
     """The preference loss; `sigmoid` is DPO as in the paper (arXiv 2305.18290)."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Share of the pairs assumed to be labelled the wrong way round (cDPO, robust, exo_pair)."""
-    max_length: int = Field(1024, ge=8)
+    max_length: int = Field(1024, ge=8, le=LARGEST)
     """Tokens kept of prompt and reply together; the rest is cut from the reply's end."""
     use_weighting: bool = False
     """Weigh pairs by how likely the policy is to write them (WPO, arXiv 2406.11827)."""

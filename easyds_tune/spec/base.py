@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import typing
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+LARGEST = 2**31 - 1
+"""Upper bound of counts that have no narrower one: what every library below can hold."""
+LARGEST_SEED = 2**32 - 1
+"""NumPy takes no larger seed."""
 
 
 class Spec(BaseModel):
@@ -15,3 +23,24 @@ class Spec(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_switch_is_no_number(cls, raw: Any) -> Any:
+        # Pydantic reads true as 1. As text it is refused, at the path where it stands.
+        if not isinstance(raw, dict):
+            return raw
+        switches = {
+            key: str(value).lower()
+            for key, value in raw.items()
+            if isinstance(value, bool) and _takes_numbers(cls, key)
+        }
+        return {**raw, **switches}
+
+
+def _takes_numbers(cls: type[BaseModel], name: Any) -> bool:
+    field = cls.model_fields.get(name)
+    if field is None:
+        return False
+    kinds = {field.annotation, *typing.get_args(field.annotation)}
+    return bool(kinds & {int, float}) and bool not in kinds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from easyds_tune.errors import SpecError
 from easyds_tune.spec.argument_names import COMMON, EXTRA, RESERVED
 from easyds_tune.spec.data import DataSource
 from easyds_tune.spec.deepspeed import batch_problems, deepspeed_config
-from easyds_tune.spec.messages import did_you_mean, model_at, validation_problems
+from easyds_tune.spec.messages import did_you_mean, model_at, shown, validation_problems
 from easyds_tune.spec.search import FloatParam
 from easyds_tune.spec.sweep import SweepSpec, set_path
 
@@ -23,6 +25,7 @@ METRICS = {
     "dpo": [*JUDGED, *TRAINED],
     "rm": ["eval/accuracy", "eval/loss", "eval/margin", *TRAINED],
 }
+ADAPTER_CONFIG = "adapter_config.json"
 SEARCHABLE = ("algorithm", "model", "training")
 FIXED = {
     "algorithm.type": "a sweep trains with one algorithm",
@@ -52,13 +55,13 @@ def spec_problems(spec: SweepSpec) -> list[str]:
 def _objective_problems(spec: SweepSpec) -> list[str]:
     kind, metric = spec.algorithm.type, spec.objective.metric
     if kind == "rm" and spec.judge is not None:
-        return ["judge: a reward model writes no replies; it is judged by eval/accuracy, remove it"]
+        return ["judge: a reward model writes no replies and is judged by eval/accuracy; remove it"]
     known = METRICS[kind]
     if metric not in known:
         hint = did_you_mean(metric, known) or f"; it reports {', '.join(known)}"
         return [f"objective.metric: {kind} does not report {metric}{hint}"]
     if metric in JUDGED and spec.judge is None:
-        return [f"judge: is required and missing: the objective is {metric}"]
+        return [f"judge: is required and missing, because the objective is {metric}"]
     return []
 
 
@@ -67,9 +70,13 @@ def _budget_problems(spec: SweepSpec) -> list[str]:
     grace = spec.scheduler.grace_period
     problems = []
     if steps is not None and every is not None and every > max(steps, 1):
-        problems.append(f"training.eval_steps: must be at most max_steps, got {every} > {steps}")
+        problems.append(
+            f"training.eval_steps: must be at most max_steps, got {every} > {steps}; lower it"
+        )
     if steps is not None and grace is not None and grace > steps:
-        problems.append(f"scheduler.grace_period: must be within max_steps, got {grace} > {steps}")
+        problems.append(
+            f"scheduler.grace_period: must be within max_steps, got {grace} > {steps}; lower it"
+        )
     return problems
 
 
@@ -126,15 +133,20 @@ def _path_problem(spec: SweepSpec, path: str) -> str | None:
         return f"cannot be searched; what can be is under {', '.join(SEARCHABLE)}"
     for key in path.split("."):
         if model is None:
-            return "is no field of the spec"
+            return "is no field of the spec; what stands inside a field cannot be searched"
         if key not in model.model_fields:
-            hint = did_you_mean(path, searchable_paths(spec))
+            hint = did_you_mean(path, searchable_paths(spec)) or _what_can_be(spec, head)
             return f"is no field of the spec{hint}"
         raw = raw.get(key) if isinstance(raw, dict) else None
         model = model_at(model, key, raw)
     if model is not None or not rest:
         return "names a section; name one of its fields"
     return None
+
+
+def _what_can_be(spec: SweepSpec, section: str) -> str:
+    inside = [path for path in searchable_paths(spec) if path.startswith(f"{section}.")]
+    return f"; what can be searched there: {', '.join(inside)}" if inside else ""
 
 
 def searchable_paths(spec: SweepSpec) -> list[str]:
@@ -149,15 +161,13 @@ def searchable_paths(spec: SweepSpec) -> list[str]:
 
 def _value_problem(raw: dict[str, Any], path: str, value: Any) -> str | None:
     """Why the spec refuses one value of a searched field."""
-    import copy
-
     changed = copy.deepcopy(raw)
     set_path(changed, path, value)
     try:
         SweepSpec.model_validate(changed)
     except ValidationError as error:
         reasons = validation_problems(error, changed)
-        return f"the value {value!r} is refused: " + "; ".join(reasons)
+        return f"the value {shown(value)} is refused: " + "; ".join(reasons)
     return None
 
 
@@ -181,7 +191,7 @@ def _deepspeed_problems(spec: SweepSpec) -> list[str]:
 
 def is_local_path(name: str) -> bool:
     """Whether a model name can only mean a folder on this machine: hub names have one slash."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
 
 
 def _missing_files(spec: SweepSpec) -> list[str]:
@@ -191,23 +201,24 @@ def _missing_files(spec: SweepSpec) -> list[str]:
     if spec.judge:
         models["judge.reward.model_name_or_path"] = spec.judge.reward.model_name_or_path
     for path, name in models.items():
-        if (
-            is_local_path(name)
-            and not (Path(name).expanduser() / "config.json").is_file()
-            and not (Path(name).expanduser() / "adapter_config.json").is_file()
+        folder = os.path.expanduser(name)
+        if is_local_path(name) and not any(
+            os.path.isfile(os.path.join(folder, file)) for file in ("config.json", ADAPTER_CONFIG)
         ):
-            what = "has no config.json" if Path(name).expanduser().is_dir() else "no such folder"
-            problems.append(f"{path}: {what}: {name}")
+            rule = "must be a model's folder or a hub name"
+            what = "has no config.json" if os.path.isdir(folder) else "does not exist"
+            problems.append(f"{path}: {rule}, and {name!r} {what}")
     sources: dict[str, Any] = {"data.train": spec.data.train, "data.eval": spec.data.eval}
     if spec.judge:
         sources["judge.prompts"] = spec.judge.prompts
     for path, value in sources.items():
         for source in value if isinstance(value, tuple) else [value]:
             if isinstance(source, DataSource) and _looks_like_a_file(source.path):
-                problems.append(f"{path}: no such file: {source.path}")
+                problems.append(f"{path}: no such file: {source.path!r}; looked in {Path.cwd()}")
     return problems
 
 
 def _looks_like_a_file(name: str) -> bool:
-    path = Path(name).expanduser()
-    return not path.exists() and (is_local_path(name) or path.suffix != "")
+    return not os.path.exists(os.path.expanduser(name)) and (
+        is_local_path(name) or Path(name).suffix != ""
+    )

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from easyds_tune.spec.base import Spec
+from easyds_tune.spec.base import LARGEST, Spec
 
 RecordFormat = Literal[
     "auto",
@@ -44,7 +44,7 @@ class DataSource(Spec):
     """Renames columns: {name in the file: name the format expects}."""
     encoding: str = "auto"
     """Text encoding; auto is UTF-8 (with or without BOM), then GB18030, and never a guess."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, le=LARGEST)
     """Use only the first n usable records."""
 
     @model_validator(mode="before")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,16 @@ def deepspeed_config(setting: str | dict[str, Any]) -> dict[str, Any]:
     if setting in PRESETS:
         return preset(int(setting[-1]))
     path = Path(setting)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise SpecError(
             [f"deepspeed: must be one of {', '.join(PRESETS)} or a JSON file, got {setting!r}"]
         )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SpecError([f"deepspeed: {path} is not valid JSON: {error}"]) from error
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SpecError([f"deepspeed: {path} cannot be read as JSON: {error}"]) from error
     if not isinstance(config, dict):
-        raise SpecError([f"deepspeed: {path} must hold a JSON object"])
+        raise SpecError([f"deepspeed: {path} must hold a JSON object, got {type(config).__name__}"])
     return config
 
 

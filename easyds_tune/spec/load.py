@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +14,12 @@ from pydantic import ValidationError
 
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.check import param_problems, spec_problems
-from easyds_tune.spec.messages import validation_problems
+from easyds_tune.spec.messages import did_you_mean, validation_problems
 from easyds_tune.spec.sweep import SweepSpec, set_path
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, with numbers such as 1e-5 read as numbers, and keys that are texts."""
+    """YAML's safe subset, where 1e-5 is a number, a date is text, and so is every key."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -35,6 +37,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -59,24 +65,26 @@ def find_spec(name: str) -> Path:
     """The file behind a name: as written, else in sweeps/; with or without its .yaml."""
     for folder in (Path(), Path("sweeps")):
         for candidate in (name, f"{name}.yaml"):
-            path = folder / candidate
-            if path.is_file():
-                return path
+            # os.path.isfile is False for names that no file can have; Path.is_file raises.
+            if name and os.path.isfile(folder / candidate):
+                return folder / candidate
     known = sorted(path.name for path in Path("sweeps").glob("*.yaml"))
     hint = f"; sweeps/ has {', '.join(known)}" if known else ""
-    raise SpecError([f"{name}: no such file here or in sweeps/{hint}"])
+    what = "is a folder, not a YAML file" if name and os.path.isdir(name) else "no such file"
+    raise SpecError([f"{name or 'SPEC is empty'}: {what}, here or in sweeps/{hint}"])
 
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SpecError([f"{path}: must be UTF-8, byte {error.start} is not"]) from error
+        raise SpecError([f"{path}: must be UTF-8, and byte {error.start} is not"]) from error
     except OSError as error:
         raise SpecError([f"{path}: cannot be read: {error.strerror}"]) from error
     raw = read_yaml(text, str(path))
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise SpecError([f"{path}: must hold a mapping of settings"])
+    if not isinstance(raw, dict):
+        kind = "nothing" if raw is None else type(raw).__name__
+        raise SpecError([f"{path}: must hold settings such as `seed: 1`, got {kind}"])
     return raw
 
 
@@ -90,12 +98,13 @@ def _inline_search_space(raw: dict[str, Any], spec_path: Path | None) -> None:
         folders += [spec_path.parent, spec_path.parent.parent / "search_spaces"]
     for folder in folders:
         for candidate in (name, f"{name}.yaml"):
-            if (folder / candidate).is_file():
+            if os.path.isfile(folder / candidate):
                 raw["search_space"] = _read_file(folder / candidate)
                 return
     known = sorted({path.stem for folder in folders[1:] for path in folder.glob("*.yaml")})
     hint = f"; search_spaces/ has {', '.join(known)}" if known else ""
-    raise SpecError([f"search_space: no file {name!r}{hint}"])
+    hint = did_you_mean(name, known) or hint
+    raise SpecError([f"search_space: no file {name!r} here or in search_spaces/{hint}"])
 
 
 def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> None:
@@ -117,7 +126,10 @@ def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> None:
         except SpecError as error:
             problems += error.problems
         except (KeyError, TypeError, AttributeError):
-            problems.append(f"--set {override}: {path} runs through a field that has no subfields")
+            problems.append(
+                f"--set {override}: a part of {path} before its end holds a value and no fields; "
+                "set that part itself"
+            )
     if problems:
         raise SpecError(problems)
 
@@ -169,8 +181,6 @@ def validate(raw: dict[str, Any], problems: list[str] | None = None) -> SweepSpe
 
 def _without_what_is_wrong(raw: dict[str, Any], error: ValidationError) -> SweepSpec | None:
     """The spec with its refused fields at their defaults, so that the other checks can run too."""
-    import copy
-
     trimmed = copy.deepcopy(raw)
     for item in error.errors():
         place: Any = trimmed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from typing import Any
 
@@ -10,11 +11,49 @@ from pydantic import BaseModel, ValidationError
 
 from easyds_tune.spec.sweep import SweepSpec
 
+PARAM_KEYS = ["low", "high", "log", "step", "choice", "type"]
+RULES = {
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_from_float": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_unicode": "must be text without half a surrogate pair",
+    "string_too_short": "must not be empty",
+    "too_short": "must hold at least {min_length} value",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping of settings",
+    "model_attributes_type": "must be a mapping of settings",
+}
+"""Pydantic's error types that a YAML value can meet, as rules."""
+
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """`; did you mean x?` for a near miss, else an empty text."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def shown(value: object) -> str:
+    """A value as YAML or else Python writes it, cut where it is long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def model_at(model: type[BaseModel], key: str, raw: Any = None) -> type[BaseModel] | None:
@@ -61,23 +100,70 @@ def _path_and_model(
 
 def validation_problems(error: ValidationError, raw: dict[str, Any]) -> list[str]:
     """One line a problem, in the order of the fields, without repeats."""
-    lines: list[str] = []
-    for item in error.errors():
-        kind, value = item["type"], item["input"]
-        path, model = _path_and_model(item["loc"], raw, kind in ("extra_forbidden", "missing"))
-        if kind == "extra_forbidden":
-            known = list(model.model_fields) if model else []
-            word = path.rsplit(".", 1)[-1]
-            text = f"unknown key{did_you_mean(word, known)}"
-        elif kind == "missing":
-            text = "is required and missing"
-        elif kind.startswith("union_tag"):
-            text = item["msg"].replace("Input tag", "type")
-        else:
-            text = item["msg"].removeprefix("Value error, ")
-            if kind != "value_error":
-                text = f"{text[0].lower()}{text[1:]}, got {value!r}"
-        line = f"{path}: {text}" if path else text
-        if line not in lines:
-            lines.append(line)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for item in error.errors(include_url=False):
+        names_a_key = item["type"] in ("extra_forbidden", "missing")
+        path, model = _path_and_model(item["loc"], raw, names_a_key)
+        path, text, value = _told(dict(item), path, model)
+        if (text, value) not in found.setdefault(path, []):
+            found[path].append((text, value))
+    lines = []
+    for path, told in found.items():
+        # What is wrong inside a value says more than that the value is of the wrong kind.
+        if any(other.startswith(f"{path}.") for other in found):
+            continue
+        for value in dict.fromkeys(value for _, value in told):
+            texts = [text for text, its_value in told if its_value == value]
+            # A field that takes several kinds has one error for each of them.
+            line = " or ".join([texts[0], *(text.removeprefix("must be ") for text in texts[1:])])
+            lines.append(f"{path}: {line}{value}" if path else f"{line}{value}")
     return lines
+
+
+def _told(item: dict[str, Any], path: str, model: type[BaseModel] | None) -> tuple[str, str, str]:
+    """(path, rule, value and remedy) of one pydantic error."""
+    kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    leaf = path.rsplit(".", 1)[-1]
+    if kind == "extra_forbidden":
+        return path, "unknown key", _other_keys(path, leaf, model)
+    if kind == "missing":
+        return path, "is required and missing", ""
+    if kind == "value_error":
+        return path, item["msg"].removeprefix("Value error, ").removeprefix(f"{leaf} "), ""
+    if kind in ("literal_error", "union_tag_invalid"):
+        known = re.findall(r"'([^']*)'", context.get("expected") or context["expected_tags"])
+        got = value if kind == "literal_error" else value.get("type")
+        where = path if kind == "literal_error" else f"{path}.type"
+        hint = did_you_mean(got, known) if isinstance(got, str) else ""
+        return where, f"must be {_listed(known)}", f", got {shown(got)}{hint}"
+    if kind == "union_tag_not_found":
+        return f"{path}.type", "is required and missing", ""
+    if kind == "model_attributes_type" and path.startswith("search_space."):
+        rule = "must be a range such as {low: 1, high: 8} or a list of values"
+        return path, rule, f", got {shown(value)}"
+    limits = {
+        name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+        for name, limit in context.items()
+    }
+    rule = RULES.get(kind, item["msg"][0].lower() + item["msg"][1:]).format(**limits)
+    # `str` ends the place of a field that takes text among other kinds.
+    quote = kind == "string_type" and isinstance(value, int | float) and item["loc"][-1] != "str"
+    return path, rule, f", got {shown(value)}{'; put it in quotes' if quote else ''}"
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _other_keys(path: str, word: str, model: type[BaseModel] | None) -> str:
+    """What an unknown key was probably meant to be, or what there is."""
+    if path.startswith("search_space."):
+        return did_you_mean(word, PARAM_KEYS) or f"; a range has {', '.join(PARAM_KEYS)}"
+    known = list(model.model_fields) if model else []
+    near = did_you_mean(word, known)
+    if near or not known:
+        return near
+    for section, field in SweepSpec.model_fields.items():
+        if any(word in cls.model_fields for cls in _spec_classes(field.annotation)):
+            return f"; did you mean {section}.{word}?"
+    return f"; known here: {', '.join(known)}"

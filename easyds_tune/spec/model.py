@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
-from easyds_tune.spec.base import Spec
+from easyds_tune.spec.base import LARGEST, Spec
 
 
 class ModelSpec(Spec):
@@ -22,22 +23,27 @@ class ModelSpec(Spec):
     """Attention kernel by Transformers' name, such as `sdpa`; null lets Transformers choose."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless written here, and shown by `plan`."""
-    lora_r: int | None = Field(16, ge=1)
+    lora_r: int | None = Field(16, ge=1, le=LARGEST)
     """Rank of the adapter; null trains every weight of the model instead."""
-    lora_alpha: int = Field(32, ge=1)
+    lora_alpha: int = Field(32, ge=1, le=LARGEST)
     """Scale of the adapter's output: alpha / r (alpha / sqrt(r) with `use_rslora`)."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
     lora_target_modules: str | list[str] = "all-linear"
-    """Module names that get an adapter, such as [q_proj, v_proj], or `all-linear`."""
+    """Module names that get an adapter, such as [q_proj, v_proj], a regex, or `all-linear`."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(r), so that the best learning rate depends less on the rank."""
 
-    @model_validator(mode="after")
-    def _targets_are_named(self) -> ModelSpec:
-        targets = self.lora_target_modules
+    @field_validator("lora_target_modules")
+    @classmethod
+    def _targets_are_named(cls, targets: str | list[str]) -> str | list[str]:
         if not targets or (isinstance(targets, list) and "" in targets):
-            raise ValueError(
-                "lora_target_modules must name at least one module; write all-linear for all"
-            )
-        return self
+            raise ValueError("must name at least one module; write all-linear for all")
+        if isinstance(targets, str):
+            try:
+                re.compile(targets)
+            except re.error as error:
+                raise ValueError(
+                    f"must be a list of names or a regular expression, got {targets!r}: {error}"
+                ) from error
+        return targets

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from easyds_tune.spec.base import Spec
+from easyds_tune.spec.base import LARGEST, Spec
 
 
 class ResourcesSpec(Spec):
@@ -15,9 +15,9 @@ class ResourcesSpec(Spec):
 
     gpus_per_trial: float | None = Field(None, ge=0)
     """A whole GPU (1), a fraction (0.25), or none (0); null is 1 where a GPU is seen, else 0."""
-    cpus_per_trial: int = Field(1, ge=1)
+    cpus_per_trial: int = Field(1, ge=1, le=LARGEST)
     """Processor cores of a trial; a worker computes with this many threads."""
-    max_concurrent: int | None = Field(None, ge=1)
+    max_concurrent: int | None = Field(None, ge=1, le=LARGEST)
     """Trials that run at once; null is as many as the machine has room for."""
 
     @field_validator("gpus_per_trial")
@@ -25,7 +25,7 @@ class ResourcesSpec(Spec):
     def _one_rank(cls, gpus: float | None) -> float | None:
         if gpus is not None and gpus > 1:
             raise ValueError(
-                f"gpus_per_trial must be at most 1, got {gpus:g}: a trial has one rank; "
+                f"must be at most 1, got {gpus:g}: a trial has one rank; "
                 "several ranks come in a later version"
             )
         return gpus

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from easyds_tune.spec.base import Spec
+from easyds_tune.spec.base import LARGEST, Spec
 
 
 class FloatParam(Spec):
@@ -91,26 +91,29 @@ def _check_range(low: float, high: float, log: bool, step: float | None) -> None
 Param = Annotated[FloatParam | IntParam | ChoiceParam, Field(discriminator="type")]
 
 
-def param_kind(value: object) -> object:
-    """Fill in `type`: a list or `choice:` is a choice, two whole bounds are an int, else float."""
+def param_kind(value: object, *, takes_fractions: bool = False) -> object:
+    """Fill in `type`: a list or `choice:` is a choice, two whole bounds are an int, else float.
+
+    takes_fractions: the field is a real number; whole bounds then search the numbers between too.
+    """
     if isinstance(value, list):
         return {"type": "choice", "choice": value}
     if isinstance(value, dict) and "type" not in value:
         if "choice" in value:
             return {"type": "choice", **value}
         whole = all(type(value.get(key)) is int for key in ("low", "high"))
-        return {"type": "int" if whole else "float", **value}
+        return {"type": "int" if whole and not takes_fractions else "float", **value}
     return value
 
 
 class SearchSpec(Spec):
     """How many trials, and what proposes them."""
 
-    num_trials: int = Field(16, ge=1)
+    num_trials: int = Field(16, ge=1, le=1_000_000)
     """Trials in total, the default configuration (trial 0) included."""
     sampler: Literal["tpe", "random"] = "tpe"
     """`tpe` learns from the finished trials; `random` does not."""
-    startup_trials: int = Field(5, ge=1)
+    startup_trials: int = Field(5, ge=1, le=LARGEST)
     """Random trials before `tpe` starts to learn."""
 
 
@@ -119,7 +122,7 @@ class SchedulerSpec(Spec):
 
     type: Literal["asha", "none"] = "asha"
     """`asha` stops the worse trials at each rung; `none` lets every trial run to its end."""
-    grace_period: int | None = Field(None, ge=1)
+    grace_period: int | None = Field(None, ge=1, le=LARGEST)
     """The first rung, in steps; null is the first evaluation."""
     reduction_factor: float = Field(3, ge=2)
     """At each rung the best 1 / reduction_factor go on; rungs grow by the same factor."""
@@ -133,10 +136,11 @@ class ObjectiveSpec(Spec):
     mode: Literal["max", "min"] = "max"
     """Whether more or less of it is better."""
 
-    @field_validator("mode")
-    @classmethod
-    def _losses_go_down(cls, mode: str, info: ValidationInfo) -> str:
-        metric = info.data.get("metric", "")
-        if mode == "max" and metric.endswith("/loss"):
-            raise ValueError(f"mode must be min for {metric}: a loss is better when lower")
-        return mode
+    @model_validator(mode="after")
+    def _losses_go_down(self) -> ObjectiveSpec:
+        if self.mode == "max" and self.metric.endswith("/loss"):
+            raise ValueError(
+                f"mode must be min for {self.metric}, got max: a loss is better when lower; "
+                "set objective.mode: min"
+            )
+        return self

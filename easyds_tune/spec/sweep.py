@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import typing
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from easyds_tune.spec.algorithm import AlgorithmSpec
-from easyds_tune.spec.base import Spec
+from easyds_tune.spec.base import LARGEST_SEED, Spec
 from easyds_tune.spec.data import DataSpec
 from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.spec.model import ModelSpec
@@ -27,6 +28,13 @@ class OutputSpec(Spec):
     folder: str = Field("results", min_length=1)
     """Folder that holds one folder per sweep."""
 
+    @field_validator("folder")
+    @classmethod
+    def _is_a_plain_path(cls, folder: str) -> str:
+        if "\0" in folder or folder.startswith("~"):
+            raise ValueError(f"must be a path written out, without ~, got {folder!r}")
+        return folder
+
 
 class Budget(Spec):
     """A trial's length, in its own steps."""
@@ -42,7 +50,7 @@ class SweepSpec(Spec):
 
     name: str
     """Name of the sweep and of its folder; the file's name without its ending by default."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Seed of the search and of every trial."""
     algorithm: AlgorithmSpec
     """What is trained."""
@@ -85,17 +93,20 @@ class SweepSpec(Spec):
 
         if not re.fullmatch(NAME_PATTERN, name):
             raise ValueError(
-                "name must be 1 to 80 letters, digits, '.', '_' or '-', starting with a letter "
+                "must be 1 to 80 letters, digits, '.', '_' or '-', starting with a letter "
                 f"or digit, got {name!r}"
             )
         return name
 
     @field_validator("search_space", mode="before")
     @classmethod
-    def _kinds_of_params(cls, space: Any) -> Any:
-        if isinstance(space, dict):
-            return {path: param_kind(value) for path, value in space.items()}
-        return space
+    def _kinds_of_params(cls, space: Any, info: ValidationInfo) -> Any:
+        if not isinstance(space, dict):
+            return space
+        return {
+            path: param_kind(value, takes_fractions=_takes_fractions(path, info.data))
+            for path, value in space.items()
+        }
 
     @property
     def searches_batch(self) -> bool:
@@ -187,6 +198,16 @@ def trial_spec(
             )
         },
     )  # fmt: skip
+
+
+def _takes_fractions(path: str, sections: dict[str, Any]) -> bool:
+    """Whether a searched field is a real number, so that whole bounds leave it one."""
+    name, _, leaf = path.partition(".")
+    section = sections.get(name)
+    field = type(section).model_fields.get(leaf) if isinstance(section, Spec) else None
+    if field is None:
+        return False
+    return float in {field.annotation, *typing.get_args(field.annotation)}
 
 
 def get_path(raw: dict[str, Any], path: str) -> Any:

@@ -125,9 +125,11 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
             with path.open("rb") as stream:
                 (length,) = struct.unpack("<Q", stream.read(8))
                 header = json.loads(stream.read(length))
-        except (OSError, ValueError, struct.error, MemoryError):
+            shapes |= {name: entry["shape"] for name, entry in header.items() if "shape" in entry}
+        # Whatever a file that is no safetensors may hold where its header should be.
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, MemoryError,
+                struct.error):
             return {}
-        shapes |= {name: entry["shape"] for name, entry in header.items() if "shape" in entry}
     return shapes
 
 

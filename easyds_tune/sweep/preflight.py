@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from easyds_tune.trial.quiet import quiet_libraries
 from easyds_tune.trial.records import SweepRecords, read_records
 from easyds_tune.trial.workbench import ENCODE, FIT
 
+SECTIONS = tuple(f"{name}." for name in SweepSpec.model_fields)
+"""What a problem opens with that says itself where in the spec it is."""
 FIRST_RECORDS = 256
 """Records tried first when asking whether any fits; one is enough."""
 
@@ -34,30 +37,44 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> SweepRecords:
     """
     quiet_libraries()
     problems = resource_problems(spec.resources)
-    folder = sweep_folder(spec)
-    if new_folder and folder.exists():
-        problems.append(
-            f"name: {folder} exists already; choose another with --set name=..., or remove it"
-        )
+    if new_folder:
+        problems += _folder_problems(spec)
     records: SweepRecords | None = None
 
-    def collect(check: Callable[[], list[str]]) -> None:
+    def collect(check: Callable[[], list[str]], path: str) -> None:
         try:
-            problems.extend(check())
+            found = check()
         except ProblemsError as error:
-            problems.extend(error.problems)
+            found = error.problems
+        # Below the spec nobody knows where in it a model's name stands.
+        problems.extend(
+            problem if problem.startswith(SECTIONS) else f"{path}: {problem}" for problem in found
+        )
 
     try:
         records = read_records(spec.data, spec.algorithm.type, spec.judge)
     except ProblemsError as error:
         problems.extend(error.problems)
-    collect(lambda: _model_problems(spec, records))
+    collect(lambda: _model_problems(spec, records), "model.model_name_or_path")
     if spec.judge is not None:
         reward = spec.judge.reward
-        collect(lambda: check_reward_model(reward))
+        collect(lambda: check_reward_model(reward), "judge.reward.model_name_or_path")
     if problems or records is None:
         raise SpecError(list(dict.fromkeys(problems)))
     return records
+
+
+def _folder_problems(spec: SweepSpec) -> list[str]:
+    """Why the sweep cannot have its folder: there already, or not to be made."""
+    folder = sweep_folder(spec)
+    if os.path.lexists(folder):
+        return [f"name: {folder} exists already; choose another with --set name=..., or remove it"]
+    parent = next(path for path in folder.absolute().parents if os.path.lexists(path))
+    if not parent.is_dir():
+        return [f"output.folder: must be a folder, and {parent} is a file; choose another"]
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return [f"output.folder: must be writable, and {parent} is not; choose another"]
+    return []
 
 
 def _model_problems(spec: SweepSpec, records: SweepRecords | None) -> list[str]:
