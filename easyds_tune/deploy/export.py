@@ -163,7 +163,10 @@ def _whole_or_nothing(to: Path) -> Iterator[Path]:
         raise SpecError([f"--to: cannot write to {to.parent}: {error.strerror}"]) from error
     try:
         yield folder
-        folder.chmod(0o755)  # mkdtemp's own is for this user alone
+        # What mkdtemp and safetensors make is for this user alone; a service reads as another.
+        for path in folder.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        folder.chmod(0o755)
         os.replace(folder, to)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)

@@ -97,6 +97,16 @@ def test_an_export_holds_what_loading_needs_and_no_optimizer_state(
         assert report.bytes == sum(path.stat().st_size for path in to.iterdir())
 
 
+@pytest.mark.parametrize("merge", [False, True])
+def test_another_user_may_read_every_file(
+    base: Path, checkpoint: Path, tmp_path: Path, merge: bool
+) -> None:
+    to = tmp_path / "out"
+    export(checkpoint, spec(base), "causal", to, merge=merge, card=CARD)
+
+    assert [path.name for path in to.iterdir() if path.stat().st_mode & 0o044 != 0o044] == []
+
+
 def test_an_adapter_names_its_local_base_by_an_absolute_path(
     base: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
