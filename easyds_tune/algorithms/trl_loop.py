@@ -147,6 +147,8 @@ class _Evaluations(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         tell_gradient_norm(self.trainer.deepspeed)
+        if state.log_history:  # a resumed trial; TRL counts tokens anew, the rest is restored
+            self.trainer._total_train_tokens = state.log_history[-1]["num_tokens"]
         if self.budget.max_steps == 0:
             self.reached(0, {})
             raise _NothingToTrain

@@ -83,10 +83,10 @@ def give_back(model: nn.Module) -> None:
     assert isinstance(base, PreTrainedModel)
     if base.is_gradient_checkpointing:
         base.gradient_checkpointing_disable()
-    if "_require_grads_hook" in base.__dict__:
-        base.disable_input_require_grads()
+    # Gradient checkpointing hooks the embeddings, several times over; a loaded base has no hooks.
+    base.get_input_embeddings()._forward_hooks.clear()
     # TRL patches `forward` on the instance, PEFT leaves its settings there.
-    for attribute in ("forward", "peft_config", "_hf_peft_config_loaded"):
+    for attribute in ("forward", "peft_config", "_hf_peft_config_loaded", "_require_grads_hooks"):
         base.__dict__.pop(attribute, None)
     base.requires_grad_(True)
     base.eval()

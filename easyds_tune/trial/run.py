@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+from transformers.utils import ModelOutput
+
 from easyds_tune.algorithms import train
 from easyds_tune.errors import DivergedError
+from easyds_tune.models.generate import unwrap
 from easyds_tune.spec.sweep import TrialSpec
-from easyds_tune.trial.checkpoint import Checkpoint, write_checkpoint
+from easyds_tune.trial.checkpoint import Checkpoint, verify_checkpoint, write_checkpoint
 from easyds_tune.trial.memory import memory_metrics
 from easyds_tune.trial.workbench import Workbench
 
@@ -33,8 +38,12 @@ def run_trial(
     """Run one trial and yield a report at every evaluation step, the last one included.
 
     folder: the trial's own folder; checkpoints go under it. Closing the generator ends the trial.
-    Raises DivergedError at the first evaluation with a non-finite loss or objective.
+    resume_from: a checkpoint of this trial; what follows has the bits of the uninterrupted trial.
+    Raises DivergedError at the first evaluation with a non-finite loss or objective, and
+    CheckpointError where `resume_from` is damaged.
     """
+    if resume_from is not None:
+        verify_checkpoint(resume_from)  # DeepSpeed unpickles what it loads
     inputs = bench.lend(spec)
     rows = train(spec, inputs, resume_from)
     ended_well = False
@@ -42,10 +51,11 @@ def run_trial(
         for row in rows:
             started = time.perf_counter()
             metrics = dict(row.metrics)
-            if bench.judge is not None:
-                with row.policy() as policy:
-                    metrics |= bench.judge.evaluate(policy, row.reference).metrics
             _check_finite(spec, row.step, metrics)
+            if bench.judge is not None:
+                with row.policy() as policy, _finite_logits(policy, row.step):
+                    metrics |= bench.judge.evaluate(policy, row.reference).metrics
+                _check_finite(spec, row.step, metrics)
             metrics["time/judge_seconds"] = time.perf_counter() - started
             started = time.perf_counter()
             checkpoint = write_checkpoint(folder / "checkpoints", spec.trial_id, row.step, row.save)
@@ -66,6 +76,24 @@ def run_trial(
         rows.close()
         if ended_well:
             bench.take_back(spec, inputs)
+
+
+@contextmanager
+def _finite_logits(policy: nn.Module, step: int) -> Iterator[None]:
+    """Within the block, logits of the policy that are not finite end the trial as diverged.
+
+    Its losses may still be finite, and no token can be drawn from NaN.
+    """
+
+    def check(module: nn.Module, inputs: object, output: ModelOutput) -> None:
+        if not output.logits[:, -1].max(dim=-1).values.isfinite().all():
+            raise DivergedError(f"the policy's logits are not finite at step {step}")
+
+    hook = unwrap(policy).register_forward_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _check_finite(spec: TrialSpec, step: int, metrics: dict[str, float]) -> None:
