@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types layers format clean
+.PHONY: help setup demo test check bench lint types layers format clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -35,6 +35,13 @@ demo: $(INSTALLED)  ## run the quickstart sweep: a dozen DPO trials of a tiny mo
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
+
+# One after another: each of them wants the machine for itself.
+bench: $(INSTALLED)  ## time warm workers, one more trial, a step; watch memory (some 25 minutes)
+	@for name in warm_workers marginal_cost step_time memory; do \
+		echo "== $$name"; \
+		$(BIN)/python tests/benchmarks/$$name.py --out results/benchmarks || exit 1; \
+	done
 
 check: lint types layers  ## everything CI checks besides the tests
 
