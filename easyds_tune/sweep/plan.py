@@ -127,8 +127,15 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
                 header = json.loads(stream.read(length))
             shapes |= {name: entry["shape"] for name, entry in header.items() if "shape" in entry}
         # Whatever a file that is no safetensors may hold where its header should be.
-        except (OSError, ValueError, TypeError, AttributeError, OverflowError, MemoryError,
-                struct.error):
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            MemoryError,
+            struct.error,
+        ):
             return {}
     return shapes
 

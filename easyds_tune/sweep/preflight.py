@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from easyds_tune.data.template import choose_template
 from easyds_tune.data.tokenise import Encoder, check_room
 from easyds_tune.errors import ProblemsError, SpecError
 from easyds_tune.models.load import ModelKind, context_length, load_skeleton, load_tokenizer
 from easyds_tune.models.lora import target_problems, trainable_parameters
 from easyds_tune.rewards.check import check_reward_model
+from easyds_tune.spec.check import is_local_path
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.trial.quiet import quiet_libraries
@@ -21,6 +24,8 @@ from easyds_tune.trial.workbench import ENCODE, FIT
 
 SECTIONS = tuple(f"{name}." for name in SweepSpec.model_fields)
 """What a problem opens with that says itself where in the spec it is."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
+                   "vocab.txt", "spiece.model", "sentencepiece.bpe.model")  # fmt: skip
 FIRST_RECORDS = 256
 """Records tried first when asking whether any fits; one is enough."""
 
@@ -55,10 +60,16 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> SweepRecords:
         records = read_records(spec.data, spec.algorithm.type, spec.judge)
     except ProblemsError as error:
         problems.extend(error.problems)
-    collect(lambda: _model_problems(spec, records), "model.model_name_or_path")
+    base = spec.model.model_name_or_path
+    collect(
+        lambda: file_problems(base) or _model_problems(spec, records), "model.model_name_or_path"
+    )
     if spec.judge is not None:
         reward = spec.judge.reward
-        collect(lambda: check_reward_model(reward), "judge.reward.model_name_or_path")
+        collect(
+            lambda: file_problems(reward.model_name_or_path) or check_reward_model(reward),
+            "judge.reward.model_name_or_path",
+        )
     if problems or records is None:
         raise SpecError(list(dict.fromkeys(problems)))
     return records
@@ -75,6 +86,30 @@ def _folder_problems(spec: SweepSpec) -> list[str]:
     if not os.access(parent, os.W_OK | os.X_OK):
         return [f"output.folder: must be writable, and {parent} is not; choose another"]
     return []
+
+
+def file_problems(model: str) -> list[str]:
+    """What a local model's folder lacks: Transformers makes up a tokenizer where there is none."""
+    folder = Path(model).expanduser() if is_local_path(model) else Path(model)
+    if not (folder / "config.json").is_file():
+        return []  # a hub name, or an adapter
+    problems = []
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        problems.append(f"{model}: has no tokenizer, none of {', '.join(TOKENIZER_FILES)}")
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    if not weights:
+        problems.append(f"{model}: has no weights, no *.safetensors and no *.bin")
+    for path in weights:
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(path, "pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                problems.append(
+                    f"{model}: {path.name} is not whole ({error}); fetch it again, "
+                    "with git lfs where it came by git"
+                )
+    return problems
 
 
 def _model_problems(spec: SweepSpec, records: SweepRecords | None) -> list[str]:

@@ -77,12 +77,11 @@ def _search(
     for note in records.notes:
         recorder.append(NoteEvent(note))
     try:
-        with _signals_told_to(recorder):
-            _tune(spec, records, folder, recorder)
+        _tune(spec, records, folder, recorder)
         code = EXIT_DONE if find_winner(rank(record)) else EXIT_NOTHING_FIT
-    except Interrupted as stop:
+    except (Interrupted, KeyboardInterrupt) as stop:
         recorder.interrupt()
-        code = EXIT_INTERRUPTED[stop.signum]
+        code = EXIT_INTERRUPTED[getattr(stop, "signum", signal.SIGINT)]
     winner = find_winner(rank(record))
     if code in (EXIT_DONE, EXIT_NOTHING_FIT):
         recorder.append(
@@ -118,7 +117,8 @@ def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Record
     )
     scratch = Path(tempfile.mkdtemp(prefix="easyds-ray-"))
     try:
-        with local_ray(spec.resources):
+        # Ray sets handlers of its own when it starts; ours come after.
+        with local_ray(spec.resources), _signals_told_to(recorder):
             trainable = tune.with_resources(
                 tune.with_parameters(TrialActor, setting=setting),
                 {"cpu": spec.resources.cpus_per_trial, "gpu": setting.gpus},
