@@ -11,9 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.argument_names import COMMON, EXTRA, RESERVED
-from easyds_tune.spec.data import DataSource
+from easyds_tune.spec.data import DataSource, DataSpec
 from easyds_tune.spec.deepspeed import batch_problems, deepspeed_config
+from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.spec.messages import did_you_mean, model_at, shown, validation_problems
+from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.search import FloatParam
 from easyds_tune.spec.sweep import SweepSpec, set_path
 
@@ -48,7 +50,7 @@ def spec_problems(spec: SweepSpec) -> list[str]:
         *_argument_problems(spec),
         *_search_problems(spec),
         *_deepspeed_problems(spec),
-        *_missing_files(spec),
+        *missing_files(spec.model, spec.judge, spec.data),
     ]
 
 
@@ -194,12 +196,16 @@ def is_local_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
 
 
-def _missing_files(spec: SweepSpec) -> list[str]:
-    """Local models and data files that are not there."""
+def missing_files(
+    model: ModelSpec | None, judge: JudgeSpec | None, data: DataSpec | None
+) -> list[str]:
+    """Local models and data files that are not there; None for a section that is itself wrong."""
     problems = []
-    models = {"model.model_name_or_path": spec.model.model_name_or_path}
-    if spec.judge:
-        models["judge.reward.model_name_or_path"] = spec.judge.reward.model_name_or_path
+    models = {}
+    if model:
+        models["model.model_name_or_path"] = model.model_name_or_path
+    if judge:
+        models["judge.reward.model_name_or_path"] = judge.reward.model_name_or_path
     for path, name in models.items():
         folder = os.path.expanduser(name)
         if is_local_path(name) and not any(
@@ -208,9 +214,11 @@ def _missing_files(spec: SweepSpec) -> list[str]:
             rule = "must be a model's folder or a hub name"
             what = "has no config.json" if os.path.isdir(folder) else "does not exist"
             problems.append(f"{path}: {rule}, and {name!r} {what}")
-    sources: dict[str, Any] = {"data.train": spec.data.train, "data.eval": spec.data.eval}
-    if spec.judge:
-        sources["judge.prompts"] = spec.judge.prompts
+    sources: dict[str, Any] = {}
+    if data:
+        sources |= {"data.train": data.train, "data.eval": data.eval}
+    if judge:
+        sources["judge.prompts"] = judge.prompts
     for path, value in sources.items():
         for source in value if isinstance(value, tuple) else [value]:
             if isinstance(source, DataSource) and _looks_like_a_file(source.path):

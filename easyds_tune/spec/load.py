@@ -7,15 +7,21 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from easyds_tune.errors import SpecError
-from easyds_tune.spec.check import param_problems, spec_problems
+from easyds_tune.spec.base import Spec
+from easyds_tune.spec.check import missing_files, param_problems, spec_problems
+from easyds_tune.spec.data import DataSpec
+from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.spec.messages import did_you_mean, validation_problems
+from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.sweep import SweepSpec, set_path
+
+Section = TypeVar("Section", bound=Spec)
 
 
 class _Loader(yaml.SafeLoader):
@@ -172,8 +178,8 @@ def validate(raw: dict[str, Any], problems: list[str] | None = None) -> SweepSpe
     except ValidationError as error:
         problems += validation_problems(error, raw)
         spec = _without_what_is_wrong(raw, error)
-    if spec is not None:
-        problems += [problem for problem in spec_problems(spec) if problem not in problems]
+    more = spec_problems(spec) if spec else _file_problems(raw)
+    problems += [problem for problem in more if problem not in problems]
     if problems or spec is None:
         raise SpecError(problems)
     return spec
@@ -193,8 +199,27 @@ def _without_what_is_wrong(raw: dict[str, Any], error: ValidationError) -> Sweep
             parent, key = found[-1]
             del parent[key]
     trimmed.setdefault("name", "sweep")
+    training = trimmed.setdefault("training", {})
+    if isinstance(training, dict) and not {"max_steps", "num_train_epochs"} & set(training):
+        training["num_train_epochs"] = 1
     try:
         return SweepSpec.model_validate(trimmed)
+    except ValidationError:
+        return None
+
+
+def _file_problems(raw: dict[str, Any]) -> list[str]:
+    """Missing files and models of the sections that are sound by themselves."""
+    return missing_files(
+        _section(ModelSpec, raw.get("model")),
+        _section(JudgeSpec, raw.get("judge")),
+        _section(DataSpec, raw.get("data")),
+    )
+
+
+def _section(kind: type[Section], raw: object) -> Section | None:
+    try:
+        return kind.model_validate(raw)
     except ValidationError:
         return None
 

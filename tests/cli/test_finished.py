@@ -1,0 +1,122 @@
+"""`status`, `best` and `export` of sweeps that are missing, damaged or without a winner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from easyds_tune.cli.main import main
+from easyds_tune.journal.events import (
+    CheckpointEvent,
+    Event,
+    FinishEvent,
+    Objective,
+    ReportEvent,
+    StartEvent,
+    SuggestEvent,
+    SweepEvent,
+    TrialState,
+)
+from easyds_tune.journal.writer import JournalWriter
+
+Refusal = Callable[..., list[str]]
+COMMANDS = (["status", "{}"], ["best", "{}"], ["export", "{}", "--to", "out"])
+COMMAND_IDS = ["status", "best", "export"]
+
+
+def write_sweep(name: str, state: TrialState) -> Path:
+    """A journal of one trial that reported once and ended in `state`."""
+    folder = Path("results") / name
+    folder.mkdir(parents=True)
+    begin = SweepEvent(name, "dpo", Objective("eval/reward"), 1, 10, 1000.0)
+    checkpoint = "trials/000/checkpoints/step-000010"
+    events: list[Event] = [
+        SuggestEvent("000", 0, {"algorithm.beta": 0.1}, "default"),
+        StartEvent("000", 1),
+        ReportEvent("000", 10, {"eval/reward": 0.5, "eval/reward_stderr": 0.1, "eval/kl": 0.02}),
+        CheckpointEvent("000", 10, checkpoint, 1024),
+        FinishEvent("000", state, 10, 3.0),
+    ]
+    journal, _ = JournalWriter.create(folder / "journal.jsonl", begin)
+    with journal:
+        for event in events:
+            journal.append(event)
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=COMMAND_IDS)
+def test_a_sweep_that_does_not_exist_is_refused(
+    refused: Refusal, command: list[str], workspace: Path
+) -> None:
+    argv = [word.format("dpo") for word in command]
+    assert refused(*argv) == [
+        "no sweep is called 'dpo': results/ holds no sweep yet; "
+        "start one with easyds-tune sweep SPEC"
+    ]
+    write_sweep("dpo-2", TrialState.COMPLETED)
+    assert refused(*argv) == ["no sweep is called 'dpo': did you mean dpo-2?"]
+    write_sweep("other", TrialState.COMPLETED)
+    for strange in ("", "..", "a\0b", "results", "zzz"):
+        argv = [word.format(strange) for word in command]
+        assert refused(*argv) == [f"no sweep is called {strange!r}: results/ holds dpo-2, other"]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=COMMAND_IDS)
+@pytest.mark.parametrize("damage", ["empty", "garbage", "middle"])
+def test_a_damaged_journal_fails_without_a_traceback(
+    workspace: Path, capsys: pytest.CaptureFixture[str], command: list[str], damage: str
+) -> None:
+    journal = write_sweep("dpo", TrialState.COMPLETED) / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b"000", b"001")
+    journal.write_bytes({"empty": b"", "garbage": b"\xff{\n", "middle": b"".join(lines)}[damage])
+    assert main([word.format("dpo") for word in command]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not Path("out").exists()
+
+
+def test_a_torn_end_still_shows_what_came_before(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = write_sweep("dpo", TrialState.COMPLETED) / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    assert main(["status", "dpo"]) == 0
+    assert "000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("top", ["0", "-5", "1", "999999999999"])
+def test_any_number_of_shown_trials_is_taken(
+    workspace: Path, capsys: pytest.CaptureFixture[str], top: str
+) -> None:
+    write_sweep("dpo", TrialState.COMPLETED)
+    assert main(["status", "dpo", "--top", top]) == 0
+    assert "000" in capsys.readouterr().out
+
+
+def test_a_sweep_may_be_named_by_its_path(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_sweep("dpo", TrialState.COMPLETED)
+    folder.rename(workspace / "elsewhere")
+    assert main(["best", str(workspace / "elsewhere")]) == 0
+    assert main(["best", "elsewhere", "--results", str(workspace)]) == 0
+    assert "algorithm.beta: 0.1" in capsys.readouterr().out
+
+
+def test_a_sweep_without_a_winner_ends_as_three(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sweep("dpo", TrialState.DIVERGED)
+    assert main(["best", "dpo"]) == 3
+    assert capsys.readouterr().out.strip()
+
+
+def test_an_export_without_the_resolved_spec_is_refused(refused: Refusal, workspace: Path) -> None:
+    folder = write_sweep("dpo", TrialState.COMPLETED)
+    for content in (None, "{", '{"spec": {}}'):
+        if content is not None:
+            (folder / "spec.resolved.json").write_text(content, encoding="utf-8")
+        [found] = refused("export", "dpo", "--to", "out")
+        assert "spec.resolved.json: cannot be read as a resolved spec" in found

@@ -1,0 +1,317 @@
+"""`plan` refuses whatever can be known to be wrong without a model, and writes nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from easyds_tune.cli.main import main
+
+Refusal = Callable[..., list[str]]
+PAIR = '{"prompt": "栈是什么？", "chosen": "想想盘子。", "rejected": "后进先出。"}'
+
+
+def test_a_plan_shows_the_resolved_spec_and_what_it_comes_to(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "dpo", "--set", "search.num_trials=7"]) == 0
+    out = capsys.readouterr().out
+    assert "  lora_dropout: 0.0\n" in out  # a default that nobody wrote
+    # 30 steps, evaluated every 10: 3 checkpoints a trial, one rung at 10 (the next would be 30).
+    assert "# trials: 7, the first is the configuration above" in out
+    assert "# steps: 30 a trial, evaluated every 10\n" in out
+    assert "# rungs: step 10; at each the best 1/3 go on (asha)" in out
+    assert "in 21 checkpoints under results/" in out
+    assert "records: 24 train, 0 held out, 24 judge prompts" in out
+
+
+# ---- the spec ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("algorithm.betta=1", "algorithm.betta: unknown key; did you mean beta?"),
+        ("trainng.max_steps=3", "trainng: unknown key; did you mean training?"),
+        ("training.lora_r=3", "training.lora_r: unknown key; did you mean model.lora_r?"),
+        ("algorithm.type=dppo", "type: must be sft, rm or dpo, got 'dppo'; did you mean dpo?"),
+        ("algorithm.loss_type=hing", "got 'hing'; did you mean hinge?"),
+        ("algorithm=dpo", "algorithm: must be a mapping of settings, got 'dpo'"),
+        ("training.max_steps=1.5", "training.max_steps: must be a whole number, got 1.5"),
+        ("training.max_steps=true", "training.max_steps: must be a whole number, got 'true'"),
+        ("training.max_steps=9999999999", "must be at most 2147483647, got 9999999999"),
+        ("training.max_steps=1e99", "must be a whole number of fewer digits, got 1e+99"),
+        ("training.learning_rate=.inf", "training.learning_rate: must be a finite number, got inf"),
+        ("training.learning_rate=.nan", "training.learning_rate: must be a finite number, got nan"),
+        ("training.learning_rate=fast", "training.learning_rate: must be a number, got 'fast'"),
+        ("training.num_train_epochs=1", "training: must have max_steps or num_train_epochs"),
+        ("training.eval_steps=90", "training.eval_steps: must be at most max_steps, got 90 > 30"),
+        ("training.training_arguments.output_dir=x", "the sweep keeps checkpoints and"),
+        ("training.training_arguments.otpim=x", "unknown argument; did you mean optim?"),
+        ("model.lora_target_modules=[]", "lora_target_modules: must name at least one module"),
+        ("model.lora_target_modules=(", "must be a list of names or a regular expression, got '('"),
+        ("deepspeed=zero4", "deepspeed: must be one of zero0, zero1, zero2, zero3 or a JSON file"),
+        ("deepspeed=3", "deepspeed: must be text or a mapping, got 3"),
+        ("deepspeed={train_batch_size: 7}", "accumulation × ranks, got 7 != 8"),
+        ("resources.gpus_per_trial=2", "must be at most 1, got 2: a trial has one rank; several"),
+        ("resources.cpus_per_trial=4096", "asks for 4096 cores, this machine has"),
+        ("objective.metric=eval/rewrad", "eval/rewrad; did you mean eval/reward?"),
+        ("objective.metric=train/loss", "mode must be min for train/loss, got max"),
+        ("judge=null", "judge: is required and missing, because the objective is eval/reward"),
+        ("output.folder=~/x", "output.folder: must be a path written out, without ~, got '~/x'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_refused_by_its_path(
+    plan_refused: Refusal, override: str, problem: str
+) -> None:
+    [found] = plan_refused(override)
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../x", "a/b", "/x", ".x", "-x", "教学", "x" * 81, "a b"]
+)
+def test_a_name_that_is_no_folder_name_is_refused(plan_refused: Refusal, name: str) -> None:
+    [found] = plan_refused(f"name='{name}'")
+    assert found.startswith("name: must be 1 to 80 letters, digits, '.', '_' or '-', starting with")
+    assert found.endswith(f"got {name!r}")
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("training.learning_rat={low: 1, high: 2}",
+         "training.learning_rat: is no field of the spec; did you mean training.learning_rate?"),
+        ("training.training_arguments.optim=[sgd]", "what stands inside a field cannot be"),
+        ("algorithm.type=[dpo]", "algorithm.type: cannot be searched: a sweep trains with one"),
+        ("data.train=[a, b]", "data.train: cannot be searched; what can be is under algorithm"),
+        ("algorithm={low: 1, high: 2}", "algorithm: names a section; name one of its fields"),
+        ("algorithm.beta={low: -1, high: 2}",
+         "the value -1.0 is refused: algorithm.beta: must be greater than 0, got -1.0"),
+        ("algorithm.loss_type=[ipo, sigmod]", "the value 'sigmod' is refused"),
+        ("algorithm.beta={low: 2, high: 1}", "low < high must hold, got low=2.0 and high=1.0"),
+        ("algorithm.beta={low: 1, high: 1}", "low < high must hold, got low=1.0 and high=1.0"),
+        ("training.weight_decay={low: 0, high: 1, log: true}",
+         "low must be positive where log is true, got low=0.0"),
+        ("algorithm.loss_type={choice: []}", "must hold at least 1 value, got []"),
+        ("algorithm.loss_type=[]", "must hold at least 1 value, got []"),
+        ("algorithm.loss_type=[ipo, ipo]", "choice must not repeat a value"),
+        ("algorithm.beta={low: 1, hgih: 2, high: 2}", "hgih: unknown key; did you mean high?"),
+        ("algorithm.beta={low: 1}", "algorithm.beta.high: is required and missing"),
+        ("algorithm.beta=3", "must be a range such as {low: 1, high: 8} or a list"),
+    ],
+)  # fmt: skip
+def test_a_wrong_search_space_is_refused(
+    plan_refused: Refusal, override: str, problem: str
+) -> None:
+    [found] = plan_refused(f"search_space.{override}")
+    assert found.startswith("search_space.")
+    assert problem in found
+
+
+def test_more_gpus_than_there_are_are_refused(
+    plan_refused: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert plan_refused("resources.gpus_per_trial=0.5") == [
+        "resources.gpus_per_trial: asks for 0.5 GPU, this machine has 0; "
+        "set gpus_per_trial: 0 to train on the CPU"
+    ]
+
+
+def test_missing_files_and_models_are_refused_together(
+    plan_refused: Refusal, workspace: Path
+) -> None:
+    assert plan_refused(
+        "data.train=nowhere.jsonl",
+        "model.model_name_or_path=./nowhere",
+        "judge.prompts=nowhere/at/all",
+        "judge.reward.model_name_or_path=data/easyds",
+    ) == [
+        "model.model_name_or_path: must be a model's folder or a hub name, "
+        "and './nowhere' does not exist",
+        "judge.reward.model_name_or_path: must be a model's folder or a hub name, "
+        "and 'data/easyds' has no config.json",
+        f"data.train: no such file: 'nowhere.jsonl'; looked in {workspace}",
+        f"judge.prompts: no such file: 'nowhere/at/all'; looked in {workspace}",
+    ]
+
+
+def test_all_problems_of_a_file_are_reported_together(
+    plan_refused: Refusal, workspace: Path
+) -> None:
+    text = (workspace / "sweeps" / "dpo.yaml").read_text("utf-8")
+    text = text.replace("beta:", "betta:").replace("max_steps: 30", "max_steps: -3")
+    text = text.replace("preferences.jsonl", "nowhere.jsonl").replace("lora_r: 8", "lora_r: eight")
+    (workspace / "wrong.yaml").write_text(text + "search_space.x: 1\n", encoding="utf-8")
+    found = plan_refused("top", "deepspeed={train_batch_size: 7}", spec="wrong.yaml")
+    assert [problem.split(":")[0] for problem in found] == [
+        "--set top",
+        "algorithm.betta",
+        "model.lora_r",
+        "training.max_steps",
+        "search_space.x",
+        "deepspeed.train_batch_size",
+        "data.train",
+    ]
+
+
+# ---- files that hold no spec ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "spec.yaml: must hold settings such as `seed: 1`, got nothing"),
+        (b"# only a comment", "spec.yaml: must hold settings such as `seed: 1`, got nothing"),
+        (b"- a\n- b\n", "spec.yaml: must hold settings such as `seed: 1`, got list"),
+        (b"dpo", "spec.yaml: must hold settings such as `seed: 1`, got str"),
+        (b"a: 1\na: 2\n", "spec.yaml:2: not valid YAML: the key 'a' is written twice"),
+        (b"a:\n  b: 1\n  b: 2\n", "spec.yaml:3: not valid YAML: the key 'b' is written twice"),
+        (b"1: x\n", "spec.yaml:1: not valid YAML: a key must be text, got 1; put it in quotes"),
+        (b"a:\n\tb: 1\n", "spec.yaml:2: not valid YAML: found character '\\t'"),
+        (b"a: [1\nb: 2\n", "spec.yaml:2: not valid YAML"),
+        (b"a: *nowhere\n", "spec.yaml:1: not valid YAML: found undefined alias"),
+        (b"a: !!python/object:os.system x\n", "spec.yaml:1: not valid YAML: could not determine a"),
+        ("名: 值\n".encode("gb18030"), "spec.yaml: must be UTF-8, and byte 0 is not"),
+        (b"[" * 1500, "spec.yaml: not valid YAML"),
+        (b"a: " + b"9" * 5000, "spec.yaml: not valid YAML"),
+    ],
+    ids=lambda value: value[:12].decode(errors="replace") if isinstance(value, bytes) else "",
+)
+def test_a_file_that_holds_no_spec_is_refused_with_its_line(
+    refused: Refusal, workspace: Path, content: bytes, problem: str
+) -> None:
+    (workspace / "spec.yaml").write_bytes(content)
+    [found] = refused("plan", "spec.yaml")
+    assert found.startswith(problem)
+
+
+def test_a_spec_that_is_not_there_is_refused_with_those_that_are(refused: Refusal) -> None:
+    known = "sweeps/ has dpo.yaml, quickstart.yaml, rm.yaml, sft.yaml"
+    assert refused("plan", "dpp.yaml") == [f"dpp.yaml: no such file, here or in sweeps/; {known}"]
+    assert refused("plan", "x" * 300) == [f"{'x' * 300}: no such file, here or in sweeps/; {known}"]
+    assert refused("plan", "a\0b") == [f"a\0b: no such file, here or in sweeps/; {known}"]
+    assert refused("plan", "") == [f"SPEC is empty: no such file, here or in sweeps/; {known}"]
+    assert refused("plan", "data") == [
+        f"data: is a folder, not a YAML file, here or in sweeps/; {known}"
+    ]
+
+
+@pytest.mark.parametrize("text", ["seed", "=1", "a..b=1", ".a=1", "a.=1", "a b=1", "1=1"])
+def test_an_override_without_a_path_and_a_value_is_refused(
+    plan_refused: Refusal, text: str
+) -> None:
+    assert plan_refused(text) == [f"--set {text}: must look like training.learning_rate=1e-4"]
+
+
+def test_an_override_below_a_value_or_of_broken_yaml_is_refused(plan_refused: Refusal) -> None:
+    assert plan_refused("algorithm.beta.x=1", "training=[1", "search_space=nonexistent") == [
+        "search_space: no file 'nonexistent' here or in search_spaces/; "
+        "search_spaces/ has dpo, quickstart, rm, sft",
+        "--set algorithm.beta.x=1: a part of algorithm.beta.x before its end holds a value and "
+        "no fields; set that part itself",
+        "--set training:1: not valid YAML: expected ',' or ']', but got '<stream end>'",
+    ]
+
+
+# ---- data -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problems"),
+    [
+        ("broken.jsonl", f'{PAIR}\n{PAIR[:30]}\n{PAIR}\n[1]\n'.encode(),
+         ["broken.jsonl:2: broken JSON line: ", "broken.jsonl:4: broken JSON line: a record"]),
+        ("empty.jsonl", b"", ["empty.jsonl: holds no records; give a file with at least one"]),
+        ("same.jsonl", b'{"prompt": "q", "chosen": "a", "rejected": "a"}\n' * 2,
+         ["same.jsonl: all 2 records were dropped (2 × chosen equals rejected)"]),
+        ("utf16.jsonl", PAIR.encode("utf-16"), ["utf16.jsonl: is not text in utf-8 or gb18030"]),
+        ("latin.jsonl", '{"text": "café naïve"}'.encode("latin-1"), ["latin.jsonl: is not text"]),
+        ("fields.jsonl", f'{PAIR}\n{{"prompt": "q", "chosen": "a"}}\n'.encode(),
+         ["fields.jsonl:2: needs the field 'rejected', has 'prompt', 'chosen'"]),
+        ("other.jsonl", b'{"question": "q", "answer": "a"}\n',
+         ["other.jsonl: the columns 'question', 'answer' fit no known format"]),
+        ("rows.csv", b"prompt,chosen,rejected\nq,a\n",
+         ["rows.csv:2: has 2 fields where the header has 3"]),
+        ("not.parquet", b"PAR1", ["not.parquet: is not a Parquet file that can be read"]),
+        ("cut.jsonl.gz", b"\x1f\x8b\x08\x00", ["cut.jsonl.gz: is not a whole gzip file"]),
+        ("notes.txt", b"x", ["notes.txt: the name must end in one of .jsonl, .json, .csv"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_broken_training_data_is_refused_with_file_and_line(
+    plan_refused: Refusal, workspace: Path, name: str, content: bytes, problems: list[str]
+) -> None:
+    (workspace / name).write_bytes(content)
+    found = plan_refused(f"data.train={name}")
+    assert len(found) == len(problems)
+    for text, problem in zip(found, problems, strict=True):
+        assert text.startswith(f"data.train: {problem}")
+
+
+def test_a_named_encoding_is_taken_at_its_word(plan_refused: Refusal, workspace: Path) -> None:
+    (workspace / "gbk.jsonl").write_bytes(PAIR.encode("gb18030"))
+    [found] = plan_refused("data.train={path: gbk.jsonl, encoding: utf-8}")
+    assert found.startswith("data.train: gbk.jsonl: is not text in utf-8 (wrong bytes at byte 14)")
+    [found] = plan_refused("data.train={path: gbk.jsonl, encoding: utf-9}")
+    assert found.startswith(
+        "data.train.encoding: must be auto or one that Python knows, got 'utf-9'"
+    )
+
+
+def test_problems_of_all_data_sources_are_reported_together(
+    plan_refused: Refusal, workspace: Path
+) -> None:
+    (workspace / "a.jsonl").write_text("{", encoding="utf-8")
+    (workspace / "b.jsonl").write_text("", encoding="utf-8")
+    found = plan_refused("data.train=[a.jsonl, b.jsonl]", "judge.prompts=b.jsonl")
+    assert [problem.split(":")[:2] for problem in found] == [
+        ["data.train", " a.jsonl"],
+        ["data.train", " b.jsonl"],
+        ["judge.prompts", " b.jsonl"],
+    ]
+
+
+def test_data_of_another_kind_is_refused(plan_refused: Refusal) -> None:
+    [found] = plan_refused("data.train=data/easyds/sft.jsonl")
+    assert "holds conversations where preferences are asked for" in found
+
+
+def test_judge_prompts_that_are_all_trained_on_are_refused(plan_refused: Refusal) -> None:
+    [found] = plan_refused("judge.prompts=data/easyds/preferences.jsonl")
+    assert found.startswith("judge.prompts: at least 2 prompts must not be in the training data")
+
+
+def test_a_reward_model_without_held_out_pairs_is_refused(
+    plan_refused: Refusal, workspace: Path
+) -> None:
+    [found] = plan_refused("data.eval_fraction=0", spec="rm.yaml")
+    assert found.startswith("data.eval: a reward model is judged on at least 2 held-out pairs")
+    (workspace / "pair.jsonl").write_text(PAIR, encoding="utf-8")
+    [found] = plan_refused("data.eval=pair.jsonl", spec="rm.yaml")
+    assert found.startswith(
+        "data.eval: a reward model is judged on at least 2 held-out pairs, got 1"
+    )
+
+
+def test_a_damaged_model_file_only_hides_the_disk_it_takes(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = workspace / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"model_type": "qwen2"}), encoding="utf-8")
+    for content in (b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"\x02" + b"\0" * 7 + b"{"):
+        (model / "model.safetensors").write_bytes(content)
+        assert main(["plan", "dpo", "--set", "model.model_name_or_path=./model"]) == 0
+        assert "their size is known once the model is fetched" in capsys.readouterr().out
+
+
+def test_a_plan_takes_no_time(workspace: Path) -> None:
+    start = time.perf_counter()
+    assert main(["plan", "dpo"]) == 0
+    assert time.perf_counter() - start < 1
