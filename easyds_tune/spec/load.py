@@ -30,9 +30,9 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 reason = f"a key must be text, got {key!r}; put it in quotes"
                 raise yaml.constructor.ConstructorError(None, None, reason, key_node.start_mark)

@@ -1,0 +1,34 @@
+"""The smallest spec there is, to be changed in one place by each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from easyds_tune.spec.sweep import SweepSpec, set_path
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    """A reward model's sweep: it needs no judge."""
+    return {
+        "name": "tiny",
+        "algorithm": {"type": "rm"},
+        "model": {"model_name_or_path": "someone/a-model"},
+        "data": {"train": "pairs"},
+        "training": {"max_steps": 30, "eval_steps": 10},
+    }
+
+
+@pytest.fixture
+def spec(raw: dict[str, Any]) -> Callable[..., SweepSpec]:
+    """The smallest spec with some dotted fields set and a search space."""
+
+    def make(space: dict[str, Any] | None = None, /, **fields: Any) -> SweepSpec:
+        for path, value in fields.items():
+            set_path(raw, path, value)
+        return SweepSpec.model_validate({**raw, "search_space": space or {}})
+
+    return make

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from easyds_tune.errors import SpecError
+from easyds_tune.spec.deepspeed import PRESETS, batch_problems, deepspeed_config, zero_stage
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_preset_is_a_zero_stage_with_the_batch_left_to_the_spec(stage: int) -> None:
+    config = deepspeed_config(PRESETS[stage])
+    assert zero_stage(config) == stage
+    assert batch_problems(config, 8, 4) == []
+
+
+def test_a_json_file_and_an_inline_mapping_are_taken_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text('\ufeff{"zero_optimization": {"stage": 1}}', encoding="utf-8")
+    assert zero_stage(deepspeed_config(str(path))) == 1
+    assert deepspeed_config({"a": 1}) == {"a": 1}
+    assert zero_stage({}) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "must be one of zero0, zero1, zero2, zero3 or a JSON file, got"),
+        (b"{", "cannot be read as JSON: Expecting property name"),
+        (b"\xff\xfe", "cannot be read as JSON"),
+        (b"[1]", "must hold a JSON object, got list"),
+        (b"[" * 100_000, "cannot be read as JSON"),
+    ],
+    ids=["missing", "cut", "binary", "list", "deep"],
+)
+def test_a_file_that_is_no_config_is_refused(
+    tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    path = tmp_path / "ds.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SpecError, match=problem):
+        deepspeed_config(str(path))
+
+
+def test_batch_numbers_must_multiply() -> None:
+    config = {
+        "train_batch_size": 64,
+        "train_micro_batch_size_per_gpu": 8,
+        "gradient_accumulation_steps": "auto",
+    }
+    assert batch_problems(config, 8, 8) == []
+    assert batch_problems(config, 8, 4) == [
+        "deepspeed.train_batch_size: must equal micro_batch × accumulation × ranks, "
+        "got 64 != 32; set train_batch_size: 32 or auto"
+    ]
+    assert [problem.split(":")[0] for problem in batch_problems(config, 4, 4)] == [
+        "deepspeed.train_micro_batch_size_per_gpu",
+        "deepspeed.train_batch_size",
+    ]

@@ -1,0 +1,160 @@
+"""Finding a spec, reading its YAML, applying overrides, collecting problems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from easyds_tune.errors import SpecError
+from easyds_tune.spec.load import (
+    apply_overrides,
+    find_spec,
+    load_sweep,
+    parse_params,
+    read_yaml,
+    validate,
+)
+
+SPEC = """
+algorithm: {type: rm}
+model: {model_name_or_path: someone/a-model}
+data: {train: pairs}
+training: {max_steps: 30, eval_steps: 10}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "search_spaces").mkdir()
+    (tmp_path / "sweeps" / "rm.yaml").write_text(SPEC, encoding="utf-8")
+    (tmp_path / "search_spaces" / "small.yaml").write_text(
+        "model.lora_r: [4, 8]\n", encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-5", 1e-5),
+        ("5E4", 5e4),
+        ("2026-11-21", "2026-11-21"),
+        ("no", False),
+        ("null", None),
+        ("'1e-5'", "1e-5"),
+        ("{a: 1, b: [x]}", {"a": 1, "b": ["x"]}),
+        ("base: &b {x: 1}\nmore: {<<: *b, y: 2}", {"base": {"x": 1}, "more": {"x": 1, "y": 2}}),
+    ],
+)
+def test_yaml_reads_as_a_person_means_it(text: str, value: Any) -> None:
+    read = read_yaml(text, "here")
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: 1\nb: 2\na: 3", "here:3: not valid YAML: the key 'a' is written twice"),
+        ("true: 1", "here:1: not valid YAML: a key must be text, got True; put it in quotes"),
+        ("a: {1: x}", "here:1: not valid YAML: a key must be text, got 1; put it in quotes"),
+        ("a: 'x", "here:1: not valid YAML: found unexpected end of stream"),
+        ("a: !!python/name:os.system", "here:1: not valid YAML: could not determine a constructor"),
+    ],
+)
+def test_broken_yaml_is_refused_with_its_line(text: str, problem: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        read_yaml(text, "here")
+    [found] = caught.value.problems
+    assert found.startswith(problem)
+
+
+def test_a_spec_is_found_here_first_then_in_sweeps(folder: Path) -> None:
+    assert find_spec("rm.yaml") == find_spec("rm") == Path("sweeps/rm.yaml")
+    assert find_spec(str(folder / "sweeps" / "rm.yaml")).is_absolute()
+    (folder / "rm.yaml").write_text(SPEC, encoding="utf-8")
+    assert find_spec("rm") == Path("rm.yaml")
+
+
+def test_the_name_of_the_file_is_the_name_of_the_sweep(folder: Path) -> None:
+    assert load_sweep("rm").name == "rm"
+    assert load_sweep("rm", ["name=other"]).name == "other"
+
+
+def test_overrides_set_fields_in_their_order(folder: Path) -> None:
+    spec = load_sweep(
+        "rm", ["training.max_steps=20", "training.max_steps=15", "search.num_trials=3"]
+    )
+    assert (spec.training.max_steps, spec.search.num_trials) == (15, 3)
+    assert spec.training.eval_steps == 10  # as written
+
+
+def test_a_search_space_may_be_a_file_and_overridden_inside(folder: Path) -> None:
+    assert list(load_sweep("rm", ["search_space=small"]).search_space) == ["model.lora_r"]
+    overrides = [
+        "search_space.training.learning_rate={low: 1e-5, high: 1e-3}",
+        "search_space=small",
+    ]
+    space = load_sweep("rm", overrides).search_space
+    assert list(space) == ["model.lora_r", "training.learning_rate"]
+
+
+def test_a_search_space_stands_beside_the_sweeps_of_its_project(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    spec = load_sweep(str(folder / "sweeps" / "rm.yaml"), ["search_space=small"])
+    assert list(spec.search_space) == ["model.lora_r"]
+
+
+def test_an_override_makes_the_sections_on_its_way() -> None:
+    raw: dict[str, Any] = {}
+    apply_overrides(raw, ["a.b.c=1", "search_space.a.b=[1, 2]", "d=x=y"])
+    assert raw == {"a": {"b": {"c": 1}}, "search_space": {"a.b": [1, 2]}, "d": "x=y"}
+
+
+def test_problems_of_fields_and_between_fields_come_together(raw: dict[str, Any]) -> None:
+    raw["seed"] = -1
+    raw["judge"] = {"prompts": "p", "reward": {"model_name_or_path": "./nowhere"}}
+    raw["training"]["eval_steps"] = 99
+    with pytest.raises(SpecError) as caught:
+        validate(raw)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "seed",
+        "judge",
+        "training.eval_steps",
+        "judge.reward.model_name_or_path",
+    ]
+
+
+@pytest.mark.parametrize("wrong", [{"algorithm": {"type": "x"}}, {"training": {"max_steps": -1}},
+                                   {"training": []}])  # fmt: skip
+def test_missing_files_are_named_beside_a_section_that_is_wrong(
+    raw: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    raw |= wrong
+    raw["data"]["train"] = "./nowhere.jsonl"
+    with pytest.raises(SpecError) as caught:
+        validate(raw)
+    first, last = caught.value.problems
+    assert not first.startswith("data.")
+    assert last.startswith("data.train: no such file: './nowhere.jsonl'")
+
+
+def test_parameters_of_one_trial_are_read_as_yaml_and_checked(folder: Path) -> None:
+    spec = load_sweep("rm")
+    assert parse_params(spec, ["training.learning_rate=1e-3", "model.lora_r=null"]) == {
+        "training.learning_rate": 1e-3,
+        "model.lora_r": None,
+    }
+    with pytest.raises(SpecError) as caught:
+        parse_params(spec, ["nothing", "model.lora_r=0", "seed=1"])
+    assert caught.value.problems == [
+        "--params nothing: must look like algorithm.beta=0.2",
+        "model.lora_r: the value 0 is refused: model.lora_r: must be at least 1, got 0",
+        "seed: cannot be searched; what can be is under algorithm, model, training",
+    ]
