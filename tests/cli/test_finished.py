@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from easyds_tune.journal.events import (
     TrialState,
 )
 from easyds_tune.journal.writer import JournalWriter
+from easyds_tune.spec.load import load_sweep
 
 Refusal = Callable[..., list[str]]
 COMMANDS = (["status", "{}"], ["best", "{}"], ["export", "{}", "--to", "out"])
@@ -111,6 +113,18 @@ def test_a_sweep_without_a_winner_ends_as_three(
     write_sweep("dpo", TrialState.DIVERGED)
     assert main(["best", "dpo"]) == 3
     assert capsys.readouterr().out.strip()
+
+
+def test_an_export_to_a_folder_that_is_there_is_refused(refused: Refusal, workspace: Path) -> None:
+    folder = write_sweep("dpo", TrialState.COMPLETED)
+    resolved = {
+        "spec": load_sweep("dpo").model_dump(mode="json"),
+        "data_hashes": {"train": "0" * 64},
+        "working_folder": str(workspace),
+    }
+    (folder / "spec.resolved.json").write_text(json.dumps(resolved), encoding="utf-8")
+    [found] = refused("export", "dpo", "--to", "data")
+    assert str(workspace / "data") in found
 
 
 def test_an_export_without_the_resolved_spec_is_refused(refused: Refusal, workspace: Path) -> None:

@@ -114,6 +114,13 @@ def mutated_specs(draw: st.DrawFn) -> Any:
     return raw
 
 
+def _reads_files_only(spec: SweepSpec) -> bool:
+    """Any other name is looked up on the hub, where there is one to reach."""
+    prompts = [spec.judge.prompts] if spec.judge else []
+    sources = [*spec.data.train, *(spec.data.eval or []), *prompts]
+    return all(os.path.isfile(source.path) for source in sources)
+
+
 def _load(text: str, overrides: list[str]) -> None:
     """Load, and use what was loaded in every way that needs no training; or find problems."""
     path = Path("fuzzed.yaml")
@@ -123,7 +130,8 @@ def _load(text: str, overrides: list[str]) -> None:
         spec = load_sweep(str(path), overrides)
         rungs(spec, 20)
         trial_spec(spec, "0", spec.default_params(), 20)
-        plan_text(spec)
+        if _reads_files_only(spec):
+            plan_text(spec)
     except (SpecError, DataError) as error:
         problems = error.problems
     assert problems
