@@ -9,11 +9,19 @@ from typing import Any
 
 from easyds_tune.journal.replay import Report, SweepRecord
 from easyds_tune.results.files import replacing
-from easyds_tune.results.ranking import RankedTrial, find_default, find_winner, rank, stderr_name
+from easyds_tune.results.ranking import (
+    RankedTrial,
+    find_default,
+    find_winner,
+    finite_metric,
+    rank,
+    stderr_name,
+)
 from easyds_tune.results.text import format_measured
 
 BEST_NAME = "best.json"
 SCHEMA_VERSION = 1
+_KL = "eval/kl"
 _RUNNERS_UP = 3
 _INTERVAL_95 = 1.96  # standard errors either side of a mean
 
@@ -103,6 +111,12 @@ def _explain(
         f"Trial {winner.trial.id} at step {winner.step} has the {extreme} {metric}, "
         f"{format_measured(winner.value, winner.stderr)}, of {len(ranking)} trials."
     ]
+    if metric != _KL and winner.report is not None:
+        # A high reward far from the start is often a reward model fooled by broken text.
+        kl = finite_metric(winner.report, _KL)
+        if kl is not None:
+            far = format_measured(kl, finite_metric(winner.report, stderr_name(_KL)))
+            parts.append(f"It moved {far} nats per token away from the model it started from.")
     if winner is default:
         parts.append("It is the default configuration: the search found nothing better.")
     elif default is not None and default.value is not None:

@@ -27,7 +27,7 @@ class LiveDisplay:
     """Shows a sweep on `stream` between ``with`` and its end, then prints the ranked table.
 
     Call `update` as often as you like: a terminal is redrawn at most four times a second. Where
-    `stream` is no terminal, each trial that ends is one line.
+    `stream` is no terminal, each trial that ends is one line. Notes are told once, either way.
     """
 
     def __init__(self, record: SweepRecord, stream: TextIO) -> None:
@@ -38,6 +38,7 @@ class LiveDisplay:
         self._opened = time.monotonic()
         self._steps_at_start = steps_done(record)
         self._told = {trial.id for trial in record.trials.values() if trial.state.is_final}
+        self._notes_told = len(record.notes)
 
     def __enter__(self) -> LiveDisplay:
         if self._console.is_terminal:
@@ -50,6 +51,7 @@ class LiveDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._tell_notes()
         self._tell_ended()
         if self._console.is_terminal:
             self._live.stop()
@@ -59,6 +61,7 @@ class LiveDisplay:
     def update(self, record: SweepRecord) -> None:
         """Show the record as it is now."""
         self._record = record
+        self._tell_notes()
         self._tell_ended()
         now = time.monotonic()
         if self._console.is_terminal and now - self._drawn >= _REFRESH_SECONDS:
@@ -71,6 +74,12 @@ class LiveDisplay:
         done = steps_done(self._record) - self._steps_at_start
         left = steps_left(self._record) * elapsed / done if done > 0 else None
         return elapsed, left
+
+    def _tell_notes(self) -> None:
+        """What was left out of the data, once and above everything else."""
+        for note in self._record.notes[self._notes_told :]:
+            self._console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+        self._notes_told = len(self._record.notes)
 
     def _tell_ended(self) -> None:
         for trial in self._record.trials.values():

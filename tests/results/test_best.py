@@ -43,6 +43,13 @@ def test_why_says_how_sure_the_win_is(sweep: Callable[..., Any]) -> None:
     )
 
 
+def test_why_says_how_far_the_winner_moved(sweep: Callable[..., Any]) -> None:
+    row = score(1.0)
+    row[10] |= {"eval/kl": 2.839, "eval/kl_stderr": 0.051}
+    why = best_json(sweep().trial(row).record())["why"]
+    assert "It moved 2.839 ± 0.051 nats per token away from the model it started from." in why
+
+
 def test_why_admits_that_the_default_won(sweep: Callable[..., Any]) -> None:
     why = best_json(sweep("min").trial(score(1.0)).trial(score(2.8)).record())["why"]
     assert "the lowest eval/reward" in why

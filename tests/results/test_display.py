@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from easyds_tune.journal.events import NoteEvent
 from easyds_tune.journal.replay import replay
 from easyds_tune.results import display
 from easyds_tune.results.display import LiveDisplay, live_view, steps_done, steps_left
@@ -45,6 +46,22 @@ def test_trials_that_ended_before_the_display_opened_are_not_told_again(demo_swe
     with LiveDisplay(record, stream) as shown:
         shown.update(record)
     assert stream.getvalue().startswith("#")
+
+
+def test_a_note_is_told_once_and_before_the_trials(sweep: Callable[..., Any]) -> None:
+    builder = sweep()
+    builder.events.append(NoteEvent("data.train: 2 left out: empty reply"))
+    entries = builder.trial({10: {"eval/reward": 1.0}}).entries()
+    stream = io.StringIO()
+    live = replay(entries[:1])
+    with LiveDisplay(live, stream) as shown:
+        for entry in entries[1:]:
+            live.apply(entry)
+            shown.update(live)
+
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "note: data.train: 2 left out: empty reply"
+    assert [line.startswith("note") for line in lines].count(True) == 1
 
 
 def test_a_terminal_is_redrawn_at_most_four_times_a_second(
