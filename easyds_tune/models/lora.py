@@ -81,8 +81,8 @@ def give_back(model: nn.Module) -> None:
             parent, _, leaf = name.rpartition(".")
             setattr(base.get_submodule(parent), leaf, head)
     assert isinstance(base, PreTrainedModel)
-    if base.is_gradient_checkpointing:
-        base.gradient_checkpointing_disable()
+    if base.is_activation_checkpointing:
+        base.activation_checkpointing_disable()
     # Gradient checkpointing hooks the embeddings, several times over; a loaded base has no hooks.
     base.get_input_embeddings()._forward_hooks.clear()
     # TRL patches `forward` on the instance, PEFT leaves its settings there.

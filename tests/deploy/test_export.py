@@ -205,7 +205,7 @@ def test_an_adapter_that_rounding_would_swallow_is_not_merged(tmp_path: Path) ->
 
 
 def test_weights_drawn_at_random_beside_the_adapter_are_noticed(tmp_path: Path) -> None:
-    """DeBERTa's pooler is in neither the base nor the adapter: only a whole model carries it."""
+    """Our trials save an encoder's fresh pooler with the adapter; one from elsewhere may not."""
     base = encoder_base(tmp_path / "base")
     with torch.random.fork_rng():
         torch.manual_seed(0)  # as easyds_tune.models.load draws fresh heads

@@ -61,7 +61,7 @@ def test_the_base_after_a_trial_is_the_one_on_disk(algorithm: Algorithm, tmp_pat
     base = lab.bench._base
     assert base is before
     assert not base.training
-    assert not base.is_gradient_checkpointing
+    assert not base.is_activation_checkpointing
     assert names_and_types(base) == modules
     assert all(weight.requires_grad and weight.grad is None for weight in base.parameters())
     assert not any(module._forward_hooks for module in base.modules())
@@ -97,6 +97,6 @@ def test_the_base_is_loaded_again_after_zero3_full_fine_tuning_and_an_exception(
 
 def test_a_length_that_leaves_no_record_is_the_users_error(tmp_path: Path) -> None:
     lab = Lab(sweep_spec("rm"), tmp_path)
-    with pytest.raises(DataError, match="algorithm.max_length: 8 tokens leave no record"):
+    with pytest.raises(DataError, match=r"algorithm\.max_length: 8 tokens leave no record"):
         lab.run(algorithm__max_length=8)
     assert len(lab.run(steps=1)) == 1
