@@ -31,7 +31,10 @@ def check_reward_model(spec: RewardModelRewardSpec) -> list[str]:
         config = AutoConfig.from_pretrained(name)
     except Exception as error:  # Transformers raises many classes here, all of them about input
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError([f"{name}: the reward model does not load: {reason}"]) from error
+        # A mistyped folder such as results/mine looks like a hub name, and the hub's words mislead.
+        here = Path(name).expanduser().is_dir()
+        missing = "" if here else "there is no such folder here, and as a hub name: "
+        raise ModelError([f"{name}: the reward model does not load: {missing}{reason}"]) from error
     architecture = (config.architectures or ["no architecture"])[0]
     if not architecture.endswith("ForSequenceClassification") or config.num_labels != 1:
         return [
