@@ -38,5 +38,7 @@ def test_a_folder_that_looks_like_a_hub_name_is_said_to_be_missing(
         raise OSError("We couldn't connect to the hub")
 
     monkeypatch.setattr("easyds_tune.rewards.check.AutoConfig.from_pretrained", offline)
-    with pytest.raises(ModelError, match="results/mine: .* no such folder here, and as a hub name"):
+    with pytest.raises(
+        ModelError, match=r"results/mine: .* no such folder here, and as a hub name"
+    ):
         check_reward_model(spec("results/mine"))
