@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import socket
@@ -87,4 +86,3 @@ def end_of_engine(scratch: Path) -> Iterator[None]:
         PartialState._reset_state()
         unset_hf_deepspeed_config()
         shutil.rmtree(scratch, ignore_errors=True)
-        gc.collect()

@@ -70,9 +70,7 @@ class Workbench:
             encode(records.held_out, self.encoder).dataset if records.held_out else None
         )
         self.judge = self._make_judge(records)
-        # What lives as long as the worker need not be searched for garbage after each trial.
-        gc.collect()
-        gc.freeze()
+        self._lent = 0
 
     def _load(self) -> PreTrainedModel:
         base, self._fresh_modules = load_with_fresh(self._sweep.model, self._kind, self.device)
@@ -97,6 +95,7 @@ class Workbench:
 
         Raises DataError where the trial's `max_length` leaves no record to train on.
         """
+        self._tidy()
         fit = FIT[spec.algorithm.type]
         train = fit(self._train, spec.algorithm.max_length).dataset
         held_out = self._held_out
@@ -120,6 +119,15 @@ class Workbench:
             load_reference=self._load,
             fresh_modules=self._fresh_modules,
         )
+
+    def _tidy(self) -> None:
+        """Free what the last trial left; done before a trial, when its frames are gone."""
+        gc.collect()
+        if self._lent < 2:
+            # What is alive now lives as long as the worker (the first trial still imports much):
+            # it need not be searched for garbage again, which costs a tenth of a short trial.
+            gc.freeze()
+        self._lent += 1
 
     def take_back(self, spec: TrialSpec, inputs: TrialInputs) -> None:
         """Keep the base of a trial that ended well, if training left it as it was."""
