@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from pathlib import Path
 
-from easyds_tune.errors import SpecError
+from easyds_tune.errors import JournalError, SpecError
 from easyds_tune.journal.reader import JournalReader
 from easyds_tune.journal.replay import SweepRecord, replay
 
@@ -26,7 +27,12 @@ def load_sweep_record(folder: Path) -> SweepRecord:
             [f"a sweep's folder must hold {JOURNAL_NAME}, got {folder}; name a sweep's folder"]
         )
     reader = JournalReader(path)
-    record = replay(reader)
+    try:
+        record = replay(reader)
+    except JournalError as error:
+        if str(path) in str(error):
+            raise
+        raise JournalError(f"{path}: {error}") from error
     record.torn_bytes = reader.torn_bytes
     return record
 
@@ -38,8 +44,9 @@ def find_sweep(name: str, root: Path = RESULTS_ROOT) -> Path:
         SpecError: there is none; the message names those that there are.
     """
     for folder in (root / name, Path(name)):
-        if (folder / JOURNAL_NAME).is_file():
-            return folder
+        with suppress(OSError):  # a name that no file system takes is no sweep's either
+            if (folder / JOURNAL_NAME).is_file():
+                return folder
     known = sorted(path.parent.name for path in root.glob(f"*/{JOURNAL_NAME}"))
     close = difflib.get_close_matches(name, known, n=1)
     if close:

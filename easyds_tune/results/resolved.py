@@ -54,5 +54,5 @@ def load_resolved(folder: Path) -> Resolved:
             data_hashes=raw["data_hashes"],
             working_folder=Path(raw["working_folder"]),
         )
-    except (OSError, ValueError, KeyError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise SpecError([f"{path}: cannot be read as a resolved spec: {error}"]) from error
