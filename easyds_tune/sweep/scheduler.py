@@ -11,7 +11,6 @@ from easyds_tune.spec.rungs import rungs
 from easyds_tune.spec.sweep import SweepSpec
 
 Decided = Callable[[str, int, str, str, str], None]
-UNBOUNDED = 10**15
 
 
 class JournalledASHA(ASHAScheduler):
@@ -51,7 +50,8 @@ def make_scheduler(spec: SweepSpec, train_records: int | None, decided: Decided)
         mode=spec.objective.mode,
         grace_period=milestones[0],
         reduction_factor=spec.scheduler.reduction_factor,
-        # Trials end by themselves at their budget; ASHA needs an upper end for its rungs only.
-        max_t=milestones[-1] + 1,
+        # Trials end by themselves at their budget; ASHA needs an upper end for its rungs only,
+        # just above the last one (which `rungs` shows rounded).
+        max_t=milestones[0] * spec.scheduler.reduction_factor ** (len(milestones) - 1) * 1.0001,
         stop_last_trials=False,
     )

@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 from ray.tune.search import Searcher
 
-from easyds_tune.spec.search import ChoiceParam, FloatParam, Param
+from easyds_tune.spec.search import ChoiceParam, FloatParam, IntParam, Param
 from easyds_tune.spec.sweep import SweepSpec
 
 Suggested = Callable[[str, int, dict[str, Any], str], None]
@@ -93,7 +93,7 @@ class OptunaSearcher(Searcher):
         if trial is None:
             return
         reported = list(self._intermediate(trial).values())
-        if error or result is None or not reported:
+        if error or result is None or "failure" in result or not reported:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         elif not result["is_last"]:
             self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -119,7 +119,7 @@ class OptunaSearcher(Searcher):
         """Let the sampler learn from trial 0 too, where the spec's values lie in the space."""
         positions = self._positions(self._sweep.default_params())
         values = list(self._default_reports.values())
-        if positions is None or not values or result is None:
+        if positions is None or not values or result is None or "failure" in result:
             return
         finished = bool(result.get("is_last"))
         state = optuna.trial.TrialState.COMPLETE if finished else optuna.trial.TrialState.PRUNED
@@ -142,7 +142,7 @@ class OptunaSearcher(Searcher):
                 if value not in param.choice:
                     return None
                 positions[path] = param.choice.index(value)
-            elif value is None or not param.low <= value <= param.high:
+            elif value is None or not _holds(param, value):
                 return None
             else:
                 positions[path] = value
@@ -153,6 +153,16 @@ class OptunaSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: a sweep is never restored from Tune's files."""
+
+
+def _holds(param: FloatParam | IntParam, value: float) -> bool:
+    """Whether a search could propose this value: it is in range, and on the grid if there is one.
+
+    The tolerance is Optuna's own.
+    """
+    step = 1 if isinstance(param, IntParam) and param.step is None else param.step
+    steps = (value - param.low) / step if step else 0.0
+    return param.low <= value <= param.high and abs(steps - round(steps)) < 1e-8
 
 
 def _sampler(sweep: SweepSpec) -> optuna.samplers.BaseSampler:

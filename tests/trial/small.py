@@ -23,12 +23,12 @@ CPU = torch.device("cpu")
 Algorithm = Literal["dpo", "sft", "rm"]
 
 
-def sweep_spec(algorithm: Algorithm, *, base: Path = TUTOR, **changes: Any) -> SweepSpec:
+def sweep_spec(kind: Algorithm, *, base: Path = TUTOR, **changes: Any) -> SweepSpec:
     """A sweep of three steps on 40 records; `changes` are merged into its sections."""
-    trained_on = "sft" if algorithm == "sft" else "preferences"
+    trained_on = "sft" if kind == "sft" else "preferences"
     raw: dict[str, Any] = {
         "name": "small",
-        "algorithm": {"type": algorithm, "max_length": 96},
+        "algorithm": {"type": kind, "max_length": 96},
         "model": {
             "model_name_or_path": str(base), "dtype": "float32", "lora_r": 4, "lora_alpha": 8,
         },
@@ -38,7 +38,7 @@ def sweep_spec(algorithm: Algorithm, *, base: Path = TUTOR, **changes: Any) -> S
             "per_device_train_batch_size": 4,
         },
     }  # fmt: skip
-    if algorithm != "rm":
+    if kind != "rm":
         raw["judge"] = {
             "prompts": str(DATA / "easyds" / "judge_prompts.jsonl"), "num_prompts": 4,
             "max_new_tokens": 8,

@@ -32,8 +32,8 @@ def test_a_reward_model_on_an_encoder_is_exported_whole(
         "rm", base=base, algorithm={"max_length": 400}, training={"learning_rate": 5e-3}
     )
     lab = Lab(spec, tmp_path / "trials")
-    fresh = lab.run(model__lora_dropout=0.1)
-    assert bits(lab.run(model__lora_dropout=0.1)) == bits(fresh)
+    fresh = lab.run(steps=1, model__lora_dropout=0.1)
+    assert bits(lab.run(steps=1, model__lora_dropout=0.1)) == bits(fresh)
     checkpoint = fresh[-1].checkpoint.path
 
     saved = load_file(checkpoint / "adapter_model.safetensors")

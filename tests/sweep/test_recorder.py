@@ -1,0 +1,153 @@
+"""Tune's callbacks become journal events, in order, each shown and on disk at once."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from easyds_tune.journal.events import Objective, SweepEvent, TrialState
+from easyds_tune.journal.reader import read_events
+from easyds_tune.journal.replay import SweepRecord
+from easyds_tune.journal.writer import JournalWriter
+from easyds_tune.results.tensorboard import TensorBoardWriter
+from easyds_tune.sweep.recorder import Interrupted, Recorder
+from easyds_tune.trial.failure import Failure, write_failure
+
+
+class Shown:
+    """A display that counts."""
+
+    def __init__(self) -> None:
+        self.updates = 0
+
+    def update(self, record: SweepRecord) -> None:
+        self.updates += 1
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    begin = SweepEvent("small", "dpo", Objective("eval/reward", "max"), 3, 30, 0.0, {})
+    journal, first = JournalWriter.create(tmp_path / "journal.jsonl", begin)
+    with journal:
+        record = SweepRecord.begin(first)
+        boards = TensorBoardWriter(tmp_path / "tensorboard", record)
+        yield Recorder(journal, record, tmp_path, boards, Shown())
+        boards.close()
+
+
+def started(recorder: Recorder, ray_id: str = "ray-a", number: int = 0) -> SimpleNamespace:
+    recorder.suggested(ray_id, number, {"algorithm.beta": 0.1}, "default")
+    trial = SimpleNamespace(trial_id=ray_id, last_result={}, get_error=lambda: None)
+    recorder.on_trial_start(0, [], trial)
+    return trial
+
+
+def report(recorder: Recorder, trial: Any, step: int, reward: float) -> None:
+    trial.last_result = {
+        "global_step": step, "eval/reward": reward, "time/train_seconds": 1, "examples": 8 * step,
+        "checkpoint": f"trials/000/checkpoints/step-{step:06d}", "checkpoint_bytes": 1234,
+        "is_last": step == 30, "done": step == 30, "trial_id": "ray-a", "config": {"a/b": "text"},
+    }  # fmt: skip
+    recorder.on_trial_result(0, [], trial, trial.last_result)
+
+
+def kinds(folder: Path) -> list[str]:
+    return [type(entry.event).__name__ for entry in read_events(folder / "journal.jsonl")]
+
+
+def test_a_trial_is_written_from_its_suggestion_to_its_end(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    trial = started(recorder)
+    report(recorder, trial, 15, 1.0)
+    report(recorder, trial, 30, 2.0)
+    recorder.on_trial_complete(0, [], trial)
+    assert kinds(tmp_path) == [
+        "SweepEvent", "SuggestEvent", "StartEvent", "ReportEvent", "CheckpointEvent",
+        "ReportEvent", "CheckpointEvent", "FinishEvent",
+    ]  # fmt: skip
+    written = recorder.record.trials["000"]
+    assert (written.state, written.step) == (TrialState.COMPLETED, 30)
+
+
+def test_metrics_are_the_numbers_with_a_slash_in_their_name(recorder: Recorder) -> None:
+    trial = started(recorder)
+    report(recorder, trial, 15, 1.0)
+    (written,) = recorder.record.trials["000"].reports
+    assert written.metrics == {"eval/reward": 1.0, "time/train_seconds": 1.0}
+
+
+def test_every_event_is_shown(recorder: Recorder) -> None:
+    trial = started(recorder)
+    report(recorder, trial, 15, 1.0)
+    assert recorder._display.updates == 4  # type: ignore[attr-defined]
+
+
+def test_a_stopped_trial_is_pruned_and_its_decision_follows_the_report(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    trial = started(recorder)
+    recorder.decided("ray-a", 15, "asha", "stop", "too low")  # Tune asks its scheduler first
+    report(recorder, trial, 15, 1.0)
+    recorder.on_trial_complete(0, [], trial)
+    assert kinds(tmp_path)[3:] == ["ReportEvent", "CheckpointEvent", "DecideEvent", "FinishEvent"]
+    assert recorder.record.trials["000"].state is TrialState.PRUNED
+
+
+def test_a_diverged_trial_keeps_class_and_message(recorder: Recorder) -> None:
+    trial = started(recorder)
+    failure = Failure("DIVERGED", "DivergedError", "train/loss is nan at step 3", "...")
+    trial.last_result = {"done": True, "failure": vars(failure)}
+    recorder.on_trial_result(0, [], trial, trial.last_result)
+    recorder.on_trial_complete(0, [], trial)
+    written = recorder.record.trials["000"]
+    assert written.state is TrialState.DIVERGED
+    assert (written.error.type, written.error.message) == (failure.type, failure.message)
+
+
+def test_a_trial_that_raised_says_what_its_worker_wrote(recorder: Recorder, tmp_path: Path) -> None:
+    trial = started(recorder)
+    failure = Failure("OUT_OF_MEMORY", "OutOfMemoryError", "2 GiB", "...")
+    write_failure(tmp_path / "trials" / "000", failure)
+    recorder.on_trial_error(0, [], trial)
+    assert recorder.record.trials["000"].state is TrialState.OUT_OF_MEMORY
+
+
+def test_a_worker_that_died_silently_is_failed_with_rays_words(recorder: Recorder) -> None:
+    trial = started(recorder)
+    trial.get_error = lambda: "Traceback\nActorDiedError: killed"
+    recorder.on_trial_error(0, [], trial)
+    error = recorder.record.trials["000"].error
+    assert (error.type, error.message) == ("WorkerDied", "ActorDiedError: killed")
+
+
+def test_an_interrupt_ends_the_trials_that_are_not_over_alone(recorder: Recorder) -> None:
+    done = started(recorder, "ray-a", 0)
+    report(recorder, done, 30, 1.0)
+    recorder.on_trial_complete(0, [], done)
+    started(recorder, "ray-b", 1)
+    recorder.suggested("ray-c", 2, {}, "sampler")
+    recorder.interrupt()
+    states = {name: trial.state for name, trial in recorder.record.trials.items()}
+    assert states == {
+        "000": TrialState.COMPLETED,
+        "001": TrialState.INTERRUPTED,
+        "002": TrialState.INTERRUPTED,  # suggested, waiting for its slot
+    }
+
+
+def test_a_signal_stops_the_sweep_between_two_steps(recorder: Recorder) -> None:
+    recorder.on_step_begin(0, [])
+    recorder.stop_signal = 15
+    with pytest.raises(Interrupted) as stop:
+        recorder.on_step_begin(1, [])
+    assert stop.value.signum == 15
+
+
+def test_tune_may_pickle_it_but_learns_nothing(recorder: Recorder) -> None:
+    assert type(pickle.loads(pickle.dumps(recorder))) is object
