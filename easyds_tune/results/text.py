@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+_SMALLEST_FIXED = 1e-5  # a smaller standard error needs more digits than a column has
+
 
 def format_number(value: float) -> str:
     """Up to four significant digits: ``0.1234``, ``12346``, ``2.5e-5`` (not ``2.5e-05``)."""
@@ -25,20 +27,22 @@ def format_measured(value: float | None, stderr: float | None) -> str:
         return "–"
     if not stderr or not math.isfinite(value):
         return format_number(value)
+    if stderr < _SMALLEST_FIXED:
+        return f"{format_number(value)} ± {stderr:.0e}".replace("e-0", "e-")
     decimals = _decimals(stderr)
     return f"{value:.{decimals}f} ± {stderr:.{decimals}f}"
 
 
 def format_difference(value: float, stderr: float | None) -> str:
     """A difference with its sign, as exact as a value with that standard error is shown."""
-    if stderr:
+    if stderr and stderr >= _SMALLEST_FIXED:
         return f"{value:+.{_decimals(stderr)}f}"
     text = format_number(value)
     return text if text.startswith("-") else f"+{text}"
 
 
 def _decimals(stderr: float) -> int:
-    return min(max(1 - math.floor(math.log10(stderr)), 0), 6)
+    return max(1 - math.floor(math.log10(stderr)), 0)
 
 
 def format_param(value: Any) -> str:

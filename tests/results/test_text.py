@@ -39,6 +39,9 @@ def test_numbers_are_short_and_without_padding(value: float, text: str) -> None:
         (123.456, 12.0, "123 ± 12"),
         (1.23456, None, "1.235"),
         (1.23456, 0.0, "1.235"),
+        (4.869e-8, 6.3e-9, "4.87e-8 ± 6e-9"),
+        (2.5, 6.3e-12, "2.5 ± 6e-12"),
+        (1.23456, 1.3e-5, "1.234560 ± 0.000013"),
         (float("nan"), 0.1, "nan"),
         (None, None, "–"),
     ],
@@ -53,6 +56,7 @@ def test_a_difference_always_has_its_sign() -> None:
     assert format_difference(0.4, 0.05) == "+0.400"
     assert format_difference(-0.4, None) == "-0.4"
     assert format_difference(0.0, None) == "+0"
+    assert format_difference(4.869e-8, 6.3e-9) == "+4.87e-8"
 
 
 @pytest.mark.parametrize(
