@@ -69,7 +69,7 @@ class TrialActor(tune.Trainable):
         A diverged trial ends with `failure`: its worker is sound and goes on with the next trial.
         """
         from easyds_tune.errors import DivergedError
-        from easyds_tune.trial.failure import classify
+        from easyds_tune.trial.failure import classify, write_failure
         from easyds_tune.trial.run import run_trial
 
         with _failures_kept(self._trial_folder):
@@ -78,7 +78,9 @@ class TrialActor(tune.Trainable):
             try:
                 report = next(self._reports)
             except DivergedError as error:
-                return {"done": True, "failure": asdict(classify(error))}
+                failure = classify(error)
+                write_failure(self._trial_folder, failure)
+                return {"done": True, "failure": asdict(failure)}
         return {
             **report.metrics,
             "global_step": report.step,
