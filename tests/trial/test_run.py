@@ -14,6 +14,7 @@ from easyds_tune.errors import CheckpointError, DivergedError
 from easyds_tune.trial.checkpoint import verify_checkpoint
 from tests.trial.small import ALGORITHMS, Algorithm, Lab, bits, sweep_spec
 
+STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
 LabOf = Callable[[Algorithm], Lab]
 
 
@@ -134,3 +135,20 @@ def test_a_damaged_checkpoint_is_never_resumed(lab_of: LabOf) -> None:
     state.write_bytes(state.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"model_states\.pt"):
         lab_of("rm").run(resume_from=checkpoint)
+
+
+def test_a_budget_in_epochs_sees_every_record(tmp_path: Path) -> None:
+    """40 pairs in batches of 16: two and a half steps, so three."""
+    training = {"max_steps": None, "num_train_epochs": 1, "per_device_train_batch_size": 16}
+    lab = Lab(sweep_spec("dpo", training=training), tmp_path)
+    reports = lab.run()
+    assert [report.step for report in reports] == [2, 3]
+    assert reports[-1].metrics["train/epoch"] == 1.0
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="../shared/models/stories260k is not there")
+@pytest.mark.parametrize("zero", ["zero2", "zero3"])
+def test_a_model_from_elsewhere_trains(algorithm: Algorithm, zero: str, tmp_path: Path) -> None:
+    lab = Lab(sweep_spec(algorithm, base=STORIES, algorithm={"max_length": 400}), tmp_path)
+    reports = lab.run(deepspeed=zero, training__per_device_train_batch_size=2)
+    assert reports[-1].is_last
