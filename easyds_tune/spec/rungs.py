@@ -17,6 +17,6 @@ def rungs(spec: SweepSpec, train_records: int | None = None) -> list[int]:
     rung = float(spec.scheduler.grace_period or budget.eval_steps)
     found: list[int] = []
     while rung < budget.max_steps:
-        found.append(round(rung) * unit)
+        found.append(round(rung * unit))
         rung *= spec.scheduler.reduction_factor
     return found
