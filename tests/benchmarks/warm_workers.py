@@ -3,6 +3,7 @@
 (a) the sweep as a user runs it, whose workers serve one trial after another; (b) the same sweep
 with a fresh actor a trial; (c) Ray's documented way, a TorchTrainer inside a Tune function. Ray
 runs once for all of them; timed is what happens on it. All three must train to the same bits.
+A step costs the same in all three, so it is kept small (two pairs): compared is what is around it.
 Promised: (b) takes at least 3 times as long as (a), (c) at least 6 times.
 """
 
@@ -54,12 +55,13 @@ def main() -> None:
     arguments = parser(__doc__, rounds=3)
     arguments.add_argument("--steps", type=int, default=12, help="steps of a trial (default 12)")
     arguments.add_argument("--trials", type=int, default=8, help="trials of a sweep (default 8)")
+    arguments.add_argument("--batch", type=int, default=2, help="pairs of a step (default 2)")
     arguments.add_argument(
         "--without-nested", action="store_true", help="leave out (c), which takes longest"
     )
     options = arguments.parse_args()
     os.chdir(REPOSITORY)
-    sweep = spec_of(options.trials, options.steps)
+    sweep = spec_of(options.trials, options.steps, options.batch)
     names = ["warm", "fresh"] if options.without_nested else ["warm", "fresh", "nested"]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     outcomes: list[Outcomes] = []
@@ -75,11 +77,13 @@ def main() -> None:
                     seconds[name].append(took)
                     outcomes.append(outcome)
     times = {name: ratios(seconds[name], seconds["warm"]) for name in names[1:]}
-    report(options.out, started, seconds, times, outcomes)
+    settings = {"trials": options.trials, "steps": options.steps, "batch": options.batch}
+    report(options.out, settings, started, seconds, times, outcomes)
 
 
 def report(
     out: Path,
+    settings: dict[str, int],
     start_up: float,
     seconds: dict[str, list[float]],
     times: dict[str, list[float]],
@@ -98,6 +102,7 @@ def report(
     print(f"losses and adapters of all runs: {'equal bit for bit' if equal else 'DIFFERENT'}")
     print(f"starting Ray, once: {start_up:.1f} s")
     measured = {
+        "settings": settings,
         "ray_start_seconds": start_up,
         "seconds": seconds,
         "ratios": times,
@@ -107,13 +112,14 @@ def report(
     write_result(out, "warm_workers", targets, measured)
 
 
-def spec_of(trials: int, steps: int) -> SweepSpec:
+def spec_of(trials: int, steps: int, batch: int) -> SweepSpec:
     """The sweep: a rank, a learning rate and a β, drawn at random so that all runs draw alike."""
     return SweepSpec.model_validate(
         bundled_spec(
             "dpo",
             training__max_steps=steps,
             training__eval_steps=steps,
+            training__per_device_train_batch_size=batch,
             search={"num_trials": trials, "sampler": "random"},
             search_space={
                 "algorithm.beta": {"low": 0.05, "high": 0.5, "log": True},
