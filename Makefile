@@ -28,7 +28,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: $(INSTALLED)  ## run the quickstart sweep: a dozen DPO trials of a tiny model, some three minutes
+demo: $(INSTALLED)  ## run the quickstart sweep: eight DPO trials of a tiny model, a minute or two
 	@if [ -e results/quickstart ]; then \
 		echo "Removing results/quickstart, the last demo's results"; rm -rf results/quickstart; fi
 	$(BIN)/easyds-tune sweep quickstart.yaml

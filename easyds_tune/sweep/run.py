@@ -28,6 +28,7 @@ from easyds_tune.results.display import LiveDisplay
 from easyds_tune.results.ranking import find_winner, rank
 from easyds_tune.results.tables import write_tables
 from easyds_tune.results.tensorboard import TensorBoardWriter
+from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.preflight import preflight, sweep_folder
@@ -130,7 +131,8 @@ def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Record
                     scheduler=make_scheduler(spec, len(records.train), recorder.decided),
                     num_samples=-1,
                     max_concurrent_trials=slot_count(spec.resources),
-                    reuse_actors=True,
+                    # ZeRO-3's engines keep a copy of the base each, whatever one releases.
+                    reuse_actors=zero_stage(deepspeed_config(spec.deepspeed)) != 3,
                 ),
                 run_config=tune.RunConfig(
                     name="tune",
