@@ -19,6 +19,8 @@ from easyds_tune.spec.search import ObjectiveSpec, Param, SchedulerSpec, SearchS
 from easyds_tune.spec.training import TrainingSpec
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+DEFAULT_TRIAL = "000"
+"""Id of the trial with the configuration as written; the others count on from it."""
 BATCH_FIELDS = ("training.per_device_train_batch_size", "training.gradient_accumulation_steps")
 
 

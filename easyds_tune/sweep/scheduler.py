@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from easyds_tune.spec.rungs import rungs
-from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.spec.sweep import DEFAULT_TRIAL, SweepSpec
 
 Decided = Callable[[str, int, str, str, str], None]
 
@@ -16,6 +16,8 @@ Decided = Callable[[str, int, str, str, str], None]
 class JournalledASHA(ASHAScheduler):
     """Ray's asynchronous halving; each time it stops a trial it says so and why.
 
+    The default configuration takes part in every rung and is never stopped: a winner at step 60
+    cannot be compared with a default that was cut at step 20.
     decided: called with (Ray's trial id, step, "asha", "stop", reason).
     """
 
@@ -28,6 +30,8 @@ class JournalledASHA(ASHAScheduler):
         if result.get("done"):
             return str(TrialScheduler.CONTINUE)  # on_trial_complete enters it into its rung
         action = super().on_trial_result(tune_controller, trial, result)
+        if action == TrialScheduler.STOP and trial.config["trial"] == DEFAULT_TRIAL:
+            action = TrialScheduler.CONTINUE
         if action == TrialScheduler.STOP:
             metric = str(self._metric)
             reason = (

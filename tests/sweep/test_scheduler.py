@@ -26,7 +26,7 @@ class Race:
 
     def report(self, name: str, step: int, reward: float, **more: Any) -> str:
         if name not in self.trials:
-            self.trials[name] = SimpleNamespace(trial_id=name)
+            self.trials[name] = SimpleNamespace(trial_id=name, config={"trial": name})
             self.scheduler.on_trial_add(None, self.trials[name])
         result = {"global_step": step, "examples": 8 * step, "eval/reward": reward, **more}
         return self.scheduler.on_trial_result(None, self.trials[name], result)
@@ -45,6 +45,15 @@ def test_the_worse_of_three_is_stopped_at_the_first_rung_and_told_why() -> None:
     ((trial, step, by, action, reason),) = race.decisions
     assert (trial, step, by, action) == ("c", 5, "asha", "stop")
     assert reason == "eval/reward 0.5 is not among the best 1/3 that reached this rung"
+
+
+def test_the_default_configuration_is_never_stopped_but_counts_at_its_rungs() -> None:
+    race = Race(sweep_spec(FIXED_BATCH))
+    race.report("a", 5, 1.0)
+    race.report("b", 5, 2.0)
+    assert race.report("000", 5, 0.5) == TrialScheduler.CONTINUE
+    assert race.decisions == []
+    assert race.report("c", 5, 0.7) == TrialScheduler.STOP
 
 
 def test_nothing_is_stopped_between_rungs() -> None:
