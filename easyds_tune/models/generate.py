@@ -1,10 +1,11 @@
 """Replies to prompts: the one function behind which generation sits.
 
 Sampling uses common random numbers (Glasserman, Monte Carlo Methods in Financial Engineering,
-2003, section 7.1): token t of prompt i is drawn by inverting the distribution's CDF at a number
-that depends on (seed, i, t) alone. Two policies are thus compared on the same luck, the global
-random state plays no part, and the batch a prompt sits in matters only as far as floating-point
-rounding does.
+2003, section 7.1): the Gumbel noise on token v at place t of prompt i depends on (seed, i, t, v)
+alone. Two policies are thus compared on the same luck, and policies that hardly differ write the
+same replies but for a few tokens: inverting the distribution function instead, one tiny change of
+an early token's probability would shift all that come after it. The global random state plays no
+part, and the batch a prompt sits in matters only as far as floating-point rounding does.
 """
 
 from __future__ import annotations
@@ -128,36 +129,55 @@ def pad_left(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, 
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def uniforms(seed: int, prompt_index: int, count: int) -> numpy.ndarray:
-    """`count` numbers in [0, 1) of this prompt; a longer request continues a shorter one."""
+def noise_keys(seed: int, prompt_index: int, count: int) -> numpy.ndarray:
+    """`count` 64-bit keys of this prompt, int64; a longer request continues a shorter one."""
     # Philox's stream is fixed by NumPy's compatibility promise, default_rng's choice is not.
     bits = numpy.random.Philox(numpy.random.SeedSequence([seed, prompt_index]))
-    return numpy.random.Generator(bits).random(count)
+    return bits.random_raw(count).view(numpy.int64)
 
 
-def draw(scores: Tensor, uniform: Tensor) -> Tensor:
-    """The token at which the CDF of softmax(scores) passes `uniform`; shape (batch,).
+def gumbel_noise(keys: Tensor, vocabulary: int) -> Tensor:
+    """Standard Gumbel numbers that depend on a key and a token id alone; (batch, vocabulary).
 
-    scores: (batch, vocab); uniform: (batch,), float64, in [0, 1).
+    keys: (batch,), int64. Token v of a row gets the v-th output of SplitMix64 started at its key
+    (Steele, Lea and Flood, OOPSLA 2014), on whatever device the keys are; float64.
     """
-    # Float64: in float32 the sum over a large vocabulary is off by more than rare tokens weigh.
-    cdf = scores.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
-    total = cdf[:, -1:]
-    # Rounding must not carry the target up to the total, past the last token that can be drawn.
-    target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, total.new_zeros(())))
-    return torch.searchsorted(cdf, target, right=True).squeeze(1)
+    tokens = torch.arange(1, vocabulary + 1, device=keys.device)
+    state = keys[:, None] + tokens * _signed(0x9E3779B97F4A7C15)  # int64 wraps around, as wanted
+    state = (state ^ _shifted(state, 30)) * _signed(0xBF58476D1CE4E5B9)
+    state = (state ^ _shifted(state, 27)) * _signed(0x94D049BB133111EB)
+    bits = _shifted(state ^ _shifted(state, 31), 11)  # 53 of them
+    uniform = (bits.double() + 0.5) * 2.0**-53  # never 0 and never 1
+    return -(-uniform.log()).log()
 
 
-class _InverseCdf(LogitsProcessor):
+def draw(scores: Tensor, keys: Tensor) -> Tensor:
+    """A token of softmax(scores) for each row, the one its key decides; shape (batch,).
+
+    scores: (batch, vocab); keys: (batch,), int64. The Gumbel-max trick.
+    """
+    return (scores + gumbel_noise(keys, scores.shape[1])).argmax(dim=-1)
+
+
+def _signed(constant: int) -> int:
+    return constant - 2**64
+
+
+def _shifted(bits: Tensor, count: int) -> Tensor:
+    """Logical shift to the right; torch's own keeps the sign."""
+    return (bits >> count) & ((1 << (64 - count)) - 1)
+
+
+class _GumbelMax(LogitsProcessor):
     """Leaves one token per row possible, the drawn one, so that greedy decoding takes it."""
 
-    def __init__(self, uniform: Tensor, prompt_width: int) -> None:
-        """uniform: (batch, max_new_tokens)."""
-        self.uniform = uniform
+    def __init__(self, keys: Tensor, prompt_width: int) -> None:
+        """keys: (batch, max_new_tokens)."""
+        self.keys = keys
         self.prompt_width = prompt_width
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        token = draw(scores, self.uniform[:, input_ids.shape[1] - self.prompt_width])
+        token = draw(scores, self.keys[:, input_ids.shape[1] - self.prompt_width])
         return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
 
@@ -171,10 +191,10 @@ def _processors(
         processors.append(TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_p < 1:
         processors.append(TopPLogitsWarper(sampling.top_p))
-    uniform = numpy.stack(
-        [uniforms(sampling.seed, index, sampling.max_new_tokens) for index in prompt_indices]
+    keys = numpy.stack(
+        [noise_keys(sampling.seed, index, sampling.max_new_tokens) for index in prompt_indices]
     )
-    processors.append(_InverseCdf(torch.from_numpy(uniform).to(device), prompt_width))
+    processors.append(_GumbelMax(torch.from_numpy(keys).to(device), prompt_width))
     return processors
 
 

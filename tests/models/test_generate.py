@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import numpy
@@ -18,15 +19,19 @@ from easyds_tune.models.generate import (
     end_token_ids,
     evaluating,
     generate,
+    gumbel_noise,
+    noise_keys,
     pad_left,
-    uniforms,
     without_adapter,
 )
 
 STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
 EOS, PAD, VOCAB = 1, 0, 40
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15], [16, 17], [18, 19, 20, 21]]
-LAST_UNIFORM = 1 - 2.0**-53
+
+
+def keys_of(count: int) -> torch.Tensor:
+    return torch.from_numpy(noise_keys(7, 3, count))
 
 
 def tiny_model(seed: int = 0) -> Qwen2ForCausalLM:
@@ -64,51 +69,57 @@ def drawn_step_by_step(
 ) -> list[int]:
     """One prompt alone, no padding, no cache."""
     ids = list(prompt)
-    for uniform in uniforms(0, index, 12):
+    for key in torch.from_numpy(noise_keys(0, index, 12)):
         with torch.no_grad():
             scores = model(torch.tensor([ids])).logits[:, -1] / temperature
         if top_p < 1:
             scores = TopPLogitsWarper(top_p)(None, scores)
-        ids.append(int(draw(scores, torch.tensor([uniform]))))
+        ids.append(int(draw(scores, key[None])))
         if ids[-1] == EOS:
             break
     return ids[len(prompt) :]
 
 
-def test_a_token_is_where_the_cdf_passes_the_uniform_number() -> None:
-    # CDF: 0.1, 0.3, 0.6, 1.0
-    scores = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(5, 4)
-    uniform = torch.tensor([0.0, 0.09, 0.29, 0.31, 0.99], dtype=torch.float64)
-    assert draw(scores, uniform).tolist() == [0, 0, 1, 2, 3]
+def test_noise_is_splitmix64s_published_stream_as_gumbel_numbers() -> None:
+    # The first outputs of SplitMix64 started at 1234567, as its authors' C code prints them.
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    uniform = [((output >> 11) + 0.5) / 2**53 for output in published]
+    expected = torch.tensor([-math.log(-math.log(u)) for u in uniform], dtype=torch.float64)
+    torch.testing.assert_close(gumbel_noise(torch.tensor([1234567]), 3)[0], expected)
 
 
 def test_a_token_without_probability_is_never_drawn() -> None:
-    scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.3, -torch.inf]]).expand(2, 5)
-    uniform = torch.tensor([0.0, LAST_UNIFORM], dtype=torch.float64)
-    assert draw(scores, uniform).tolist() == [1, 3]
+    scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.3, -torch.inf]]).expand(2000, 5)
+    assert set(draw(scores, keys_of(2000)).tolist()) == {1, 3}
 
 
-def test_the_last_uniform_number_stays_in_a_large_vocabulary() -> None:
-    torch.manual_seed(0)
-    scores = torch.randn(20, 150_001) * 3
-    scores[:, -50:] = -torch.inf
-    tokens = draw(scores, torch.full((20,), LAST_UNIFORM, dtype=torch.float64))
-    assert tokens.max() < 150_001 - 50
+def test_noise_is_finite_in_a_large_vocabulary() -> None:
+    assert gumbel_noise(keys_of(20), 150_001).isfinite().all()
 
 
 def test_tokens_are_drawn_as_often_as_their_probability_says() -> None:
     probabilities = torch.tensor([0.05, 0.5, 0.15, 0.3])
-    uniform = torch.from_numpy(uniforms(7, 3, 20_000))
-    tokens = draw(probabilities.log().expand(20_000, 4), uniform)
+    tokens = draw(probabilities.log().expand(20_000, 4), keys_of(20_000))
     shares = tokens.bincount(minlength=4) / 20_000
     # Four standard errors of a share are at most 4 * sqrt(0.25 / 20000) = 0.0141.
     torch.testing.assert_close(shares, probabilities, atol=0.0141, rtol=0)
 
 
-def test_more_uniform_numbers_continue_the_fewer() -> None:
-    numpy.testing.assert_array_equal(uniforms(3, 5, 20)[:8], uniforms(3, 5, 8))
-    assert uniforms(3, 5, 1) != uniforms(3, 6, 1)
-    assert uniforms(3, 5, 1) != uniforms(4, 5, 1)
+def test_policies_that_hardly_differ_draw_the_same_tokens() -> None:
+    torch.manual_seed(0)
+    scores = torch.randn(20_000, VOCAB)
+    nudged = scores + 0.01 * torch.randn(20_000, VOCAB)
+    keys = keys_of(20_000)
+    changed = (draw(scores, keys) != draw(nudged, keys)).double().mean()
+    variation = (scores.softmax(-1) - nudged.softmax(-1)).abs().sum(-1).mean() / 2
+    # Gumbel-max changes at most 2d / (1 + d) of the draws at a total variation of d.
+    assert 0 < changed < 2.2 * variation
+
+
+def test_more_keys_continue_the_fewer() -> None:
+    numpy.testing.assert_array_equal(noise_keys(3, 5, 20)[:8], noise_keys(3, 5, 8))
+    assert noise_keys(3, 5, 1) != noise_keys(3, 6, 1)
+    assert noise_keys(3, 5, 1) != noise_keys(4, 5, 1)
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.3, 0.8)])
