@@ -47,7 +47,8 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
 def held_out_accuracy(model: nn.Module, inputs: TrialInputs, spec: TrialSpec) -> dict[str, float]:
     """How often the chosen reply scores higher; a tie counts half.
 
-    The standard error is that of a mean over pairs.
+    The standard error is half the width of Wilson's score interval at one standard deviation
+    (JASA 22, 1927): of 43 right answers out of 43 it is 0.011 and not 0.
     """
     if inputs.held_out is None:
         return {}
@@ -55,10 +56,11 @@ def held_out_accuracy(model: nn.Module, inputs: TrialInputs, spec: TrialSpec) ->
     scores = [score(model, inputs, column, size) for column in ("chosen_ids", "rejected_ids")]
     margins = (scores[0] - scores[1]).double()  # (pairs,)
     right = (margins > 0).double() + 0.5 * (margins == 0).double()
-    error = right.std(unbiased=True) / len(right) ** 0.5 if len(right) > 1 else right.sum() * 0
+    accuracy, pairs = right.mean().item(), len(right)
+    error = (accuracy * (1 - accuracy) / pairs + 1 / (4 * pairs**2)) ** 0.5 / (1 + 1 / pairs)
     return {
-        "eval/accuracy": right.mean().item(),
-        "eval/accuracy_stderr": error.item(),
+        "eval/accuracy": accuracy,
+        "eval/accuracy_stderr": error,
         "eval/loss": -nn.functional.logsigmoid(margins).mean().item(),
         "eval/margin": margins.mean().item(),
     }

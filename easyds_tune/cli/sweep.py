@@ -27,10 +27,11 @@ def run(args: argparse.Namespace) -> int:
     if code in (130, 143):
         print(f"interrupted; what is finished is in {folder}")
     elif code == 3:
-        print(f"no trial is fit to win; see easyds-tune status {spec.name}")
+        print(f"no trial is fit to win; see easyds-tune status {folder}")
     else:
         print(f"\nresults in {folder}; next:")
-        print(f"  easyds-tune best {spec.name}")
-        print(f"  easyds-tune export {spec.name} --to my-model --merge")
+        where = "" if spec.output.folder == "results" else f" --results {spec.output.folder}"
+        print(f"  easyds-tune best {spec.name}{where}")
+        print(f"  easyds-tune export {spec.name}{where} --to my-model --merge")
         print(f"  tensorboard --logdir {folder}/tensorboard")
     return code

@@ -26,8 +26,6 @@ SECTIONS = tuple(f"{name}." for name in SweepSpec.model_fields)
 """What a problem opens with that says itself where in the spec it is."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
                    "vocab.txt", "spiece.model", "sentencepiece.bpe.model")  # fmt: skip
-FIRST_RECORDS = 256
-"""Records tried first when asking whether any fits; one is enough."""
 
 
 def sweep_folder(spec: SweepSpec) -> Path:
@@ -132,20 +130,38 @@ def _model_problems(spec: SweepSpec, records: SweepRecords | None) -> list[str]:
     if spec.judge is not None and limit is not None:
         room = check_room(records.prompts, encoder, spec.judge.max_new_tokens, limit)
         problems += [f"judge.prompts: {problem}" for problem in room]
-    for length in _searched(spec, "algorithm.max_length", spec.algorithm.max_length):
-        if not _any_fits(spec.algorithm.type, records, encoder, length):
-            problems.append(
-                f"algorithm.max_length: {length} tokens leave no training record; raise it"
-            )
+    return problems + _length_problems(spec, records, encoder, limit)
+
+
+def _length_problems(
+    spec: SweepSpec, records: SweepRecords, encoder: Encoder, limit: int | None
+) -> list[str]:
+    """Lengths that the model has no positions for or that leave no record.
+
+    What the spec's own length leaves out is added to the records' notes.
+    """
+    lengths = _searched(spec, "algorithm.max_length", spec.algorithm.max_length)
+    problems = [
+        f"algorithm.max_length: must be within the model's {limit} positions, got {length}"
+        for length in lengths
+        if limit is not None and length > limit
+    ]
+    encode, fit = ENCODE[spec.algorithm.type], FIT[spec.algorithm.type]
+    for part in ("train", "held_out"):
+        if not getattr(records, part):
+            continue
+        dataset = encode(getattr(records, part), encoder).dataset
+        what = {"train": "training", "held_out": "held-out"}[part]
+        for number, length in enumerate(lengths):
+            fitted = fit(dataset, length)
+            if len(fitted.dataset) == 0:
+                problems.append(
+                    f"algorithm.max_length: {length} tokens leave no {what} record; raise it"
+                )
+            elif number == 0:
+                left_out = fitted.dropped.items()
+                records.notes.extend(f"{what} records: {n} left out: {why}" for why, n in left_out)
     return problems
-
-
-def _any_fits(algorithm: str, records: SweepRecords, encoder: Encoder, length: int) -> bool:
-    encode, fit = ENCODE[algorithm], FIT[algorithm]
-    for part in (records.train[:FIRST_RECORDS], records.train[FIRST_RECORDS:]):
-        if part and len(fit(encode(part, encoder).dataset, length).dataset):
-            return True
-    return False
 
 
 def _searched(spec: SweepSpec, path: str, default: Any) -> list[Any]:

@@ -51,9 +51,9 @@ def test_accuracy_counts_a_tie_as_half(lab_of: LabOf) -> None:
     metrics = held_out_accuracy(FirstTokenScore(), inputs, lab_of("rm").trial())
     right = [1.0, 0.0, 0.5, 1.0]
     mean = sum(right) / 4
-    spread = math.sqrt(sum((value - mean) ** 2 for value in right) / 3)
     assert metrics["eval/accuracy"] == mean == 0.625
-    assert metrics["eval/accuracy_stderr"] == pytest.approx(spread / 2)
+    # Wilson's half width at z = 1: sqrt(0.625 * 0.375 / 4 + 1 / 64) / (1 + 1/4)
+    assert metrics["eval/accuracy_stderr"] == pytest.approx(0.217945, abs=1e-6)
     assert metrics["eval/margin"] == 1.0
     losses = [math.log(1 + math.exp(-margin)) for margin in (2, -1, 0, 3)]
     assert metrics["eval/loss"] == pytest.approx(sum(losses) / 4)

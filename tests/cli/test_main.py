@@ -109,5 +109,15 @@ def test_a_reader_that_goes_away_is_no_error(workspace: Path) -> None:
 def test_a_disk_that_refuses_is_an_error_without_a_traceback(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["status", "x" * 300]) == 1
+    journal = workspace / "results" / "broken" / "journal.jsonl"
+    journal.parent.mkdir(parents=True)
+    journal.symlink_to("/proc/self/mem")  # a file that opens and cannot be read
+    assert main(["status", "broken"]) == 1
     assert capsys.readouterr().err.startswith("error: [Errno")
+
+
+def test_a_name_that_no_file_system_takes_is_no_sweeps(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "x" * 300]) == 2
+    assert "no sweep is called" in capsys.readouterr().err

@@ -21,11 +21,11 @@ def test_a_plan_shows_the_resolved_spec_and_what_it_comes_to(
     assert main(["plan", "dpo", "--set", "search.num_trials=7"]) == 0
     out = capsys.readouterr().out
     assert "  lora_dropout: 0.0\n" in out  # a default that nobody wrote
-    # 30 steps, evaluated every 10: 3 checkpoints a trial, one rung at 10 (the next would be 30).
+    # 100 steps, evaluated every 25: 4 checkpoints a trial, rungs at 25 and 75 (225 is too late).
     assert "# trials: 7, the first is the configuration above" in out
-    assert "# steps: 30 a trial, evaluated every 10\n" in out
-    assert "# rungs: step 10; at each the best 1/3 go on (asha)" in out
-    assert "in 21 checkpoints under results/" in out
+    assert "# steps: 100 a trial, evaluated every 25\n" in out
+    assert "# rungs: step 25, 75; at each the best 1/3 go on (asha)" in out
+    assert "in 28 checkpoints under results/" in out
     assert "records: 24 train, 0 held out, 24 judge prompts" in out
 
 
@@ -49,7 +49,7 @@ def test_a_plan_shows_the_resolved_spec_and_what_it_comes_to(
         ("training.learning_rate=.nan", "training.learning_rate: must be a finite number, got nan"),
         ("training.learning_rate=fast", "training.learning_rate: must be a number, got 'fast'"),
         ("training.num_train_epochs=1", "training: must have max_steps or num_train_epochs"),
-        ("training.eval_steps=90", "training.eval_steps: must be at most max_steps, got 90 > 30"),
+        ("training.eval_steps=190", "training.eval_steps: must be at most max_steps, got 190"),
         ("training.training_arguments.output_dir=x", "the sweep keeps checkpoints and"),
         ("training.training_arguments.otpim=x", "unknown argument; did you mean optim?"),
         ("model.lora_target_modules=[]", "lora_target_modules: must name at least one module"),
@@ -145,7 +145,7 @@ def test_all_problems_of_a_file_are_reported_together(
     plan_refused: Refusal, workspace: Path
 ) -> None:
     text = (workspace / "sweeps" / "dpo.yaml").read_text("utf-8")
-    text = text.replace("beta:", "betta:").replace("max_steps: 30", "max_steps: -3")
+    text = text.replace("beta:", "betta:").replace("max_steps: 100", "max_steps: -3")
     text = text.replace("preferences.jsonl", "nowhere.jsonl").replace("lora_r: 8", "lora_r: eight")
     (workspace / "wrong.yaml").write_text(text + "search_space.x: 1\n", encoding="utf-8")
     found = plan_refused("top", "deepspeed={train_batch_size: 7}", spec="wrong.yaml")
