@@ -146,9 +146,7 @@ def gumbel_noise(keys: Tensor, vocabulary: int) -> Tensor:
     state = keys[:, None] + tokens * _signed(0x9E3779B97F4A7C15)  # int64 wraps around, as wanted
     state = (state ^ _shifted(state, 30)) * _signed(0xBF58476D1CE4E5B9)
     state = (state ^ _shifted(state, 27)) * _signed(0x94D049BB133111EB)
-    bits = _shifted(state ^ _shifted(state, 31), 11)  # 53 of them
-    uniform = (bits.double() + 0.5) * 2.0**-53  # never 0 and never 1
-    return -(-uniform.log()).log()
+    return _gumbel(state ^ _shifted(state, 31))
 
 
 def draw(scores: Tensor, keys: Tensor) -> Tensor:
@@ -157,6 +155,13 @@ def draw(scores: Tensor, keys: Tensor) -> Tensor:
     scores: (batch, vocab); keys: (batch,), int64. The Gumbel-max trick.
     """
     return (scores + gumbel_noise(keys, scores.shape[1])).argmax(dim=-1)
+
+
+def _gumbel(bits: Tensor) -> Tensor:
+    """Uniform int64 bits as standard Gumbel numbers, float64, always finite."""
+    # 52 bits and a half fill the 53 of a double: never 0, and never rounded up to 1.
+    uniform = (_shifted(bits, 12).double() + 0.5) * 2.0**-52
+    return -(-uniform.log()).log()
 
 
 def _signed(constant: int) -> int:

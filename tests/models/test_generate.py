@@ -19,6 +19,7 @@ from easyds_tune.models.generate import (
     end_token_ids,
     evaluating,
     generate,
+    _gumbel,
     gumbel_noise,
     noise_keys,
     pad_left,
@@ -83,7 +84,7 @@ def drawn_step_by_step(
 def test_noise_is_splitmix64s_published_stream_as_gumbel_numbers() -> None:
     # The first outputs of SplitMix64 started at 1234567, as its authors' C code prints them.
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
-    uniform = [((output >> 11) + 0.5) / 2**53 for output in published]
+    uniform = [((output >> 12) + 0.5) / 2**52 for output in published]
     expected = torch.tensor([-math.log(-math.log(u)) for u in uniform], dtype=torch.float64)
     torch.testing.assert_close(gumbel_noise(torch.tensor([1234567]), 3)[0], expected)
 
@@ -91,6 +92,13 @@ def test_noise_is_splitmix64s_published_stream_as_gumbel_numbers() -> None:
 def test_a_token_without_probability_is_never_drawn() -> None:
     scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.3, -torch.inf]]).expand(2000, 5)
     assert set(draw(scores, keys_of(2000)).tolist()) == {1, 3}
+
+
+def test_noise_is_finite_where_all_bits_are_equal() -> None:
+    lowest, highest = _gumbel(torch.tensor([0, -1])).tolist()
+    # u = 2^-53 and 1 - 2^-53: -log(53 log 2) = -3.60, and 53 log 2 = 36.74
+    assert lowest == pytest.approx(-math.log(53 * math.log(2)))
+    assert highest == pytest.approx(53 * math.log(2))
 
 
 def test_noise_is_finite_in_a_large_vocabulary() -> None:
