@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from easyds_tune.data.read import ReadReport, read
-from easyds_tune.data.records import Kind, Prompt, Record, content_hash
+from easyds_tune.data.records import Kind, Prompt, Record, content_hash, prompt_key
 from easyds_tune.data.split import remove_overlap, split_held_out
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSpec
@@ -60,7 +60,14 @@ def read_records(data: DataSpec, algorithm: str, judge: JudgeSpec | None) -> Swe
         prompts, removed = remove_overlap(train, asked)  # type: ignore[arg-type]
         if removed:
             notes.append(f"judge.prompts: {removed} removed, they are in the training data")
-        prompts = prompts[: judge.num_prompts]
+        distinct: dict[str, Prompt] = {}
+        for prompt in prompts:
+            distinct.setdefault(prompt_key(prompt.messages), prompt)
+        if repeated := len(prompts) - len(distinct):
+            notes.append(f"judge.prompts: {repeated} removed, they repeat an earlier one")
+        prompts = list(distinct.values())[: judge.num_prompts]
+        if len(prompts) < judge.num_prompts:
+            notes.append(f"judge.prompts: {len(prompts)} of the {judge.num_prompts} asked for")
         if asked and len(prompts) < 2:
             problems.append(
                 f"judge.prompts: at least 2 prompts must not be in the training data, got "

@@ -39,7 +39,7 @@ def data(path: Path, **changes: Any) -> DataSpec:
 
 
 def test_dpo_trains_on_every_record(pairs: Path, tmp_path: Path) -> None:
-    records = read_records(data(pairs), "dpo", judge(tmp_path, range(30, 40)))
+    records = read_records(data(pairs), "dpo", judge(tmp_path, range(30, 40), count=10))
     assert (len(records.train), len(records.held_out), len(records.prompts)) == (20, 0, 10)
     assert records.hashes.keys() == {"train", "prompts"}
     assert records.notes == []
@@ -65,7 +65,7 @@ def test_held_out_records_of_their_own_leave_the_training_whole(
 def test_judge_prompts_seen_in_training_are_removed_and_counted(
     pairs: Path, tmp_path: Path
 ) -> None:
-    records = read_records(data(pairs), "dpo", judge(tmp_path, range(15, 30)))
+    records = read_records(data(pairs), "dpo", judge(tmp_path, range(15, 30), count=10))
     assert [prompt.messages[0]["content"] for prompt in records.prompts] == [
         f"question {n}" for n in range(20, 30)
     ]
@@ -77,6 +77,20 @@ def test_the_judge_takes_its_first_prompts(pairs: Path, tmp_path: Path) -> None:
     assert [prompt.messages[0]["content"] for prompt in records.prompts] == [
         f"question {n}" for n in range(20, 24)
     ]
+
+
+def test_fewer_judge_prompts_than_asked_for_are_said(pairs: Path, tmp_path: Path) -> None:
+    records = read_records(data(pairs), "dpo", judge(tmp_path, range(30, 40), count=64))
+    assert records.notes == ["judge.prompts: 10 of the 64 asked for"]
+
+
+def test_a_judge_prompt_is_asked_once(pairs: Path, tmp_path: Path) -> None:
+    questions = ["a b", "c", "a  b", "d", "c"]  # the third differs from the first by a space
+    path = written(tmp_path / "twice.jsonl", [{"prompt": text} for text in questions])
+    asked = judge(tmp_path, range(3), count=3).model_dump() | {"prompts": str(path)}
+    records = read_records(data(pairs), "dpo", JudgeSpec.model_validate(asked))
+    assert [prompt.messages[0]["content"] for prompt in records.prompts] == ["a b", "c", "d"]
+    assert records.notes == ["judge.prompts: 2 removed, they repeat an earlier one"]
 
 
 def test_a_judge_left_without_prompts_is_a_problem(pairs: Path, tmp_path: Path) -> None:
