@@ -20,7 +20,7 @@ class TrialInputs:
     """What a trial starts from. The algorithm may wrap and train `base`; it owns it until the end.
 
     train: tokenised, as the algorithm's TRL collator takes it, no longer than `max_length`.
-    held_out: the same for records that are never trained on; None where there are none.
+    held_out: records that are never trained on, the same for all trials; None where there are none.
     load_reference: a frozen copy of the start, for full fine-tuning; LoRA needs none.
     fresh_modules: names of the base's modules that no file holds; the adapter carries them.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from types import TracebackType
 from typing import TextIO
@@ -23,6 +24,15 @@ _REFRESH_SECONDS = 0.25
 _BAR_WIDTH = 20
 
 
+class _Console(Console):
+    """A console whose reader may go away, as `| head` does: the sweep goes on unseen."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from now on; Rich itself would end the process."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 class LiveDisplay:
     """Shows a sweep on `stream` between ``with`` and its end, then prints the ranked table.
 
@@ -32,7 +42,7 @@ class LiveDisplay:
 
     def __init__(self, record: SweepRecord, stream: TextIO) -> None:
         self._record = record
-        self._console = Console(file=stream)
+        self._console = _Console(file=stream)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._drawn = float("-inf")
         self._opened = time.monotonic()

@@ -19,9 +19,12 @@ from easyds_tune.spec.search import ObjectiveSpec, Param, SchedulerSpec, SearchS
 from easyds_tune.spec.training import TrainingSpec
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
-DEFAULT_TRIAL = "000"
-"""Id of the trial with the configuration as written; the others count on from it."""
 BATCH_FIELDS = ("training.per_device_train_batch_size", "training.gradient_accumulation_steps")
+
+
+def trial_id(number: int) -> str:
+    """The name of a trial inside its sweep; number 0 is the configuration as written."""
+    return f"{number:03d}"
 
 
 class OutputSpec(Spec):
@@ -179,24 +182,30 @@ def trial_spec(
 ) -> TrialSpec:
     """The complete configuration of one trial of `sweep`.
 
-    A searched batch keeps the number of examples: the trial's steps shrink as its batch grows.
+    A searched batch keeps the number of examples: the trial's steps shrink as its batch grows, and
+    so does a warm-up that is counted in steps. Evaluations never come before a rung.
     """
     spec = sweep.with_params(params)
     budget = sweep.budget(train_records)
     scale = sweep.training.effective_batch / spec.training.effective_batch
+    training = spec.training
     if scale != 1:
         budget = Budget(
             max_steps=max(min(1, budget.max_steps), round(budget.max_steps * scale)),
-            eval_steps=max(1, round(budget.eval_steps * scale)),
+            eval_steps=max(1, math.ceil(budget.eval_steps * scale - 1e-9)),
         )
+        if training.warmup_steps >= 1:
+            warmup_steps = max(1, round(training.warmup_steps * scale))
+            training = training.model_copy(update={"warmup_steps": warmup_steps})
     return TrialSpec(
         trial_id=trial_id,
         params=params,
         budget=budget,
+        training=training,
         **{
             key: getattr(spec, key)
             for key in (
-                "seed", "algorithm", "model", "data", "judge", "training", "deepspeed", "objective",
+                "seed", "algorithm", "model", "data", "judge", "deepspeed", "objective",
             )
         },
     )  # fmt: skip

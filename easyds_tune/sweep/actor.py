@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from easyds_tune.errors import DataError
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ class SweepSetting:
     """What every worker of a sweep is told once.
 
     working_folder: where relative paths of the spec stand; folder: the sweep's own, absolute.
+    scratch: for temporary files; the driver removes it. hashes: of the records it read.
     gpus: GPU share of a trial; threads: threads a worker computes with.
     """
 
@@ -29,6 +32,8 @@ class SweepSetting:
     train_records: int
     working_folder: str
     folder: str
+    scratch: str
+    hashes: dict[str, str]
     gpus: float
     threads: int
 
@@ -122,6 +127,7 @@ class _failures_kept:
 
 def _open_workbench(setting: SweepSetting) -> Workbench:
     os.chdir(setting.working_folder)
+    tempfile.tempdir = setting.scratch
     import torch
 
     from easyds_tune.trial.quiet import quiet_libraries
@@ -136,4 +142,6 @@ def _open_workbench(setting: SweepSetting) -> Workbench:
         torch.cuda.set_per_process_memory_fraction(setting.gpus, device)
     spec = setting.spec
     records = read_records(spec.data, spec.algorithm.type, spec.judge)
+    if records.hashes != setting.hashes:
+        raise DataError(["the data files have changed since the sweep began; start it anew"])
     return Workbench(spec, records, device)

@@ -6,6 +6,7 @@ The journal comes first. The record, the display and TensorBoard only ever see w
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +26,8 @@ from easyds_tune.journal.events import (
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.tensorboard import TensorBoardWriter
-from easyds_tune.trial.failure import Failure, read_failure
+from easyds_tune.spec.sweep import trial_id
+from easyds_tune.trial.failure import Failure, read_failure, write_failure
 
 
 class Interrupted(BaseException):
@@ -76,7 +78,7 @@ class Recorder(Callback):
 
     def suggested(self, ray_id: str, number: int, params: dict[str, Any], source: str) -> None:
         """A configuration was chosen."""
-        self._ids[ray_id] = trial = f"{number:03d}"
+        self._ids[ray_id] = trial = trial_id(number)
         assert source in ("default", "sampler")
         self.append(SuggestEvent(trial, number, params, source))  # type: ignore[arg-type]
 
@@ -131,11 +133,15 @@ class Recorder(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial raised, or its worker died."""
         name = self._ids[trial.trial_id]
-        failure = read_failure(self._folder / "trials" / name)
+        folder = self._folder / "trials" / name
+        failure = read_failure(folder)
         if failure is None:
-            text = str(trial.get_error() or "").strip().splitlines()
-            message = text[-1] if text else "its worker died without a word"
-            failure = Failure("FAILED", "WorkerDied", message, "\n".join(text))
+            text = ""
+            with suppress(OSError, TypeError):  # Ray keeps its own account, if anyone does
+                text = Path(trial.error_file).read_text(encoding="utf-8")
+            message = "its worker was killed, perhaps by the system for want of memory"
+            failure = Failure("FAILED", "WorkerDied", message, text)
+            write_failure(folder, failure)
         self._fail(name, failure)
 
     def _fail(self, name: str, failure: Failure) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 import yaml
 
 from easyds_tune import __version__
+from easyds_tune.errors import SpecError
 from easyds_tune.journal.events import FinalEvent, NoteEvent, Objective, SweepEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
@@ -51,7 +52,10 @@ def run_sweep(spec: SweepSpec, written: str | None = None, stream: TextIO | None
     """
     records = preflight(spec)
     folder = sweep_folder(spec)
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise SpecError([f"name: {folder} was made by another sweep just now"]) from error
     _write_spec(spec, written, records, folder)
     journal, first = JournalWriter.create(folder / "journal.jsonl", _sweep_event(spec, records))
     with journal:
@@ -108,15 +112,17 @@ def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Record
     from easyds_tune.sweep.scheduler import make_scheduler
     from easyds_tune.sweep.searcher import OptunaSearcher
 
+    scratch = Path(tempfile.mkdtemp(prefix="easyds-ray-"))
     setting = SweepSetting(
         spec=spec,
         train_records=len(records.train),
         working_folder=str(Path.cwd()),
         folder=str(folder.resolve()),
+        scratch=str(scratch),
+        hashes=records.hashes,
         gpus=gpus_of(spec.resources),
         threads=spec.resources.cpus_per_trial,
     )
-    scratch = Path(tempfile.mkdtemp(prefix="easyds-ray-"))
     try:
         # Ray sets handlers of its own when it starts; ours come after.
         with local_ray(spec.resources), _signals_told_to(recorder):

@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from easyds_tune.spec.rungs import rungs
-from easyds_tune.spec.sweep import DEFAULT_TRIAL, SweepSpec
+from easyds_tune.spec.sweep import SweepSpec, trial_id
 
 Decided = Callable[[str, int, str, str, str], None]
 
@@ -26,11 +26,9 @@ class JournalledASHA(ASHAScheduler):
         self._decided = decided
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Ray's decision, unless the trial has just come to its own end."""
-        if result.get("done"):
-            return str(TrialScheduler.CONTINUE)  # on_trial_complete enters it into its rung
+        """Ray's decision on a report; Tune does not ask about a trial's last one."""
         action = super().on_trial_result(tune_controller, trial, result)
-        if action == TrialScheduler.STOP and trial.config["trial"] == DEFAULT_TRIAL:
+        if action == TrialScheduler.STOP and trial.config["trial"] == trial_id(0):
             action = TrialScheduler.CONTINUE
         if action == TrialScheduler.STOP:
             metric = str(self._metric)

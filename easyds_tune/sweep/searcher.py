@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from easyds_tune.spec.search import ChoiceParam, FloatParam, IntParam, Param
 from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.spec.sweep import trial_id as name_of
 
 Suggested = Callable[[str, int, dict[str, Any], str], None]
 
@@ -49,9 +50,9 @@ class OptunaSearcher(Searcher):
             sampler=_sampler(sweep),
         )
         self._trials: dict[str, optuna.Trial] = {}
+        self._reported: dict[str, dict[int, float]] = {}
         self._number = 0
         self._default_id: str | None = None
-        self._default_reports: dict[int, float] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next configuration, or FINISHED after the last one."""
@@ -65,9 +66,8 @@ class OptunaSearcher(Searcher):
             trial = self._study.ask(self._space)
             self._trials[trial_id] = trial
             params, source = self._values(trial.params), "sampler"
-        name = f"{number:03d}"
         self._suggested(trial_id, number, params, source)
-        return {"trial": name, "params": params}
+        return {"trial": name_of(number), "params": params}
 
     def _values(self, positions: dict[str, Any]) -> dict[str, Any]:
         """The values of a suggestion, in the order of the spec."""
@@ -92,7 +92,7 @@ class OptunaSearcher(Searcher):
         trial = self._trials.pop(trial_id, None)
         if trial is None:
             return
-        reported = list(self._intermediate(trial).values())
+        reported = list(self._reported.get(trial_id, {}).values())
         if error or result is None or "failure" in result or not reported:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         elif not result["is_last"]:
@@ -102,23 +102,20 @@ class OptunaSearcher(Searcher):
             self._study.tell(trial, best)
 
     def _note(self, trial_id: str, result: dict[str, Any]) -> None:
+        reports = self._reported.setdefault(trial_id, {})
         if self.metric not in result:
             return
         step, value = int(result["global_step"]), float(result[self.metric])
-        trial = self._trials.get(trial_id)
-        if trial_id == self._default_id:
-            self._default_reports[step] = value
-        elif trial is not None and step not in self._intermediate(trial):
-            trial.report(value, step)
-
-    def _intermediate(self, trial: optuna.Trial) -> dict[int, float]:
-        frozen: dict[int, float] = self._study.trials[trial.number].intermediate_values
-        return frozen
+        if step not in reports:
+            reports[step] = value
+            if trial_id in self._trials:
+                self._trials[trial_id].report(value, step)
 
     def _learn_default(self, result: dict[str, Any] | None) -> None:
         """Let the sampler learn from trial 0 too, where the spec's values lie in the space."""
         positions = self._positions(self._sweep.default_params())
-        values = list(self._default_reports.values())
+        reports = self._reported.get(self._default_id or "", {})
+        values = list(reports.values())
         if positions is None or not values or result is None or "failure" in result:
             return
         finished = bool(result.get("is_last"))
@@ -128,7 +125,7 @@ class OptunaSearcher(Searcher):
                 params=positions,
                 distributions=self._space,
                 value=max(values) if self.mode == "max" else min(values),
-                intermediate_values=self._default_reports,
+                intermediate_values=reports,
                 state=state,
             )
         )

@@ -66,8 +66,11 @@ class Workbench:
         self._base: PreTrainedModel | None = self._load()
         encode = ENCODE[sweep.algorithm.type]
         self._train: Dataset = encode(records.train, self.encoder).dataset
+        # One held-out set for all trials, whatever length each trains on: only so do they compare.
         self._held_out: Dataset | None = (
-            encode(records.held_out, self.encoder).dataset if records.held_out else None
+            encode(records.held_out, self.encoder, sweep.algorithm.max_length).dataset
+            if records.held_out
+            else None
         )
         self.judge = self._make_judge(records)
         self._lent = 0
@@ -98,23 +101,16 @@ class Workbench:
         self._tidy()
         fit = FIT[spec.algorithm.type]
         train = fit(self._train, spec.algorithm.max_length).dataset
-        held_out = self._held_out
-        if held_out is not None:
-            held_out = fit(held_out, spec.algorithm.max_length).dataset
-        if len(train) == 0 or (held_out is not None and len(held_out) == 0):
-            raise DataError(
-                [
-                    f"algorithm.max_length: {spec.algorithm.max_length} tokens leave no record to "
-                    "train or evaluate on; raise it"
-                ]
-            )
+        if len(train) == 0:
+            length = spec.algorithm.max_length
+            raise DataError([f"algorithm.max_length: {length} tokens leave no record; raise it"])
         base = self._base if self._base is not None else self._load()
         self._base = None
         return TrialInputs(
             base=base,
             tokenizer=self.tokenizer,
             train=train,
-            held_out=held_out,
+            held_out=self._held_out,
             device=self.device,
             load_reference=self._load,
             fresh_modules=self._fresh_modules,

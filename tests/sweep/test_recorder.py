@@ -16,7 +16,7 @@ from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.tensorboard import TensorBoardWriter
 from easyds_tune.sweep.recorder import Interrupted, Recorder
-from easyds_tune.trial.failure import Failure, write_failure
+from easyds_tune.trial.failure import Failure, read_failure, write_failure
 
 
 class Shown:
@@ -118,12 +118,18 @@ def test_a_trial_that_raised_says_what_its_worker_wrote(recorder: Recorder, tmp_
     assert recorder.record.trials["000"].state is TrialState.OUT_OF_MEMORY
 
 
-def test_a_worker_that_died_silently_is_failed_with_rays_words(recorder: Recorder) -> None:
+def test_a_worker_that_died_silently_is_failed_and_rays_account_is_kept(
+    recorder: Recorder, tmp_path: Path
+) -> None:
     trial = started(recorder)
-    trial.get_error = lambda: "Traceback\nActorDiedError: killed"
+    trial.error_file = tmp_path / "error.txt"
+    trial.error_file.write_text("ActorDiedError: killed", encoding="utf-8")
     recorder.on_trial_error(0, [], trial)
     error = recorder.record.trials["000"].error
-    assert (error.type, error.message) == ("WorkerDied", "ActorDiedError: killed")
+    assert error.type == "WorkerDied"
+    assert "was killed" in error.message
+    failure = read_failure(recorder._folder / "trials" / "000")
+    assert failure.traceback == "ActorDiedError: killed"
 
 
 def test_an_interrupt_ends_the_trials_that_are_not_over_alone(recorder: Recorder) -> None:
