@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import pkgutil
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from pydantic import TypeAdapter
 
 import easyds_tune.results
@@ -17,6 +20,7 @@ from easyds_tune.spec.algorithm import DPOSpec, RewardModelSpec, SFTSpec
 from easyds_tune.spec.argument_names import COMMON, EXTRA, RESERVED
 from easyds_tune.spec.load import load_sweep, read_yaml
 from easyds_tune.spec.search import Param, param_kind
+from easyds_tune.spec.sweep import trial_spec
 from easyds_tune.spec.training import TrainingSpec
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +108,32 @@ def test_no_refused_argument_is_unknown_to_trl() -> None:
         for field in dataclasses.fields(config)
     }
     assert RESERVED.keys() <= installed
+
+
+@pytest.mark.parametrize("kind", ["sft", "rm", "dpo"])
+def test_no_passed_on_argument_is_one_that_our_own_code_passes(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name given twice is a TypeError in every trial, or one of the two silently loses."""
+    algorithm = importlib.import_module(f"easyds_tune.algorithms.{kind}")
+    from easyds_tune.algorithms.row import TrialInputs
+    from easyds_tune.algorithms.trl_loop import training_arguments
+
+    class Base(torch.nn.Linear):
+        dtype = torch.float32  # all of a base that the arguments depend on
+
+    base: Any = Base(1, 1)
+    nothing: Any = None
+    inputs = TrialInputs(base, nothing, nothing, None, torch.device("cpu"), lambda: base)
+    monkeypatch.chdir(ROOT)
+    spec = trial_spec(load_sweep(f"sweeps/{kind}.yaml"), "000", {}, train_records=100)
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(algorithm, "rows", lambda *args, **kwargs: told.update(kwargs))
+    algorithm.train(spec, inputs)
+
+    ours = training_arguments(spec, inputs, ROOT).keys() | told["config"].keys()
+    assert {"max_length", "learning_rate"} <= ours
+    assert ours & (COMMON | EXTRA[kind]) == set()
 
 
 def tracked_files() -> list[Path]:

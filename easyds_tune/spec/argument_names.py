@@ -10,7 +10,7 @@ COMMON = frozenset({
     "activation_checkpointing", "activation_checkpointing_kwargs", "activation_offloading",
     "adam_epsilon", "average_tokens_across_devices", "dataloader_drop_last",
     "dataloader_in_order", "dataloader_multiprocessing_context", "dataloader_num_workers",
-    "dataloader_persistent_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
+    "dataloader_persistent_workers", "dataloader_prefetch_factor",
     "full_determinism", "gradient_checkpointing_kwargs", "include_num_input_tokens_seen",
     "label_smoothing_factor", "liger_kernel_config", "lr_scheduler_kwargs",
     "neftune_noise_alpha", "optim", "optim_args", "optim_target_modules", "pad_to_multiple_of",
@@ -23,12 +23,10 @@ EXTRA = {
     "sft": frozenset({
         "router_aux_loss_coef",
     }),
-    "rm": frozenset({
-        "disable_dropout",
-    }),
+    "rm": frozenset(),
     "dpo": frozenset({
-        "disable_dropout", "discopop_tau", "f_alpha_divergence_coef", "f_divergence_type",
-        "loss_weights", "router_aux_loss_coef",
+        "discopop_tau", "f_alpha_divergence_coef", "f_divergence_type", "loss_weights",
+        "router_aux_loss_coef",
     }),
 }
 # fmt: on
@@ -140,6 +138,10 @@ _WHY = {
         "ref_model_sync_steps",
         "precompute_ref_log_probs",
         "precompute_ref_batch_size",
+    ),
+    "it follows the device": ("dataloader_pin_memory",),
+    "preference losses train without the base's dropout; set model.lora_dropout": (
+        "disable_dropout",
     ),
     "the batch is the spec's; out of memory is handled by the sweep": ("auto_find_batch_size",),
 }

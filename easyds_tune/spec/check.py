@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.argument_names import COMMON, EXTRA, RESERVED
 from easyds_tune.spec.data import DataSource, DataSpec
-from easyds_tune.spec.deepspeed import batch_problems, deepspeed_config
+from easyds_tune.spec.deepspeed import batch_problems, clipping_problems, deepspeed_config
 from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.spec.messages import did_you_mean, model_at, shown, validation_problems
 from easyds_tune.spec.model import ModelSpec
@@ -183,6 +183,10 @@ def _deepspeed_problems(spec: SweepSpec) -> list[str]:
         spec.training.per_device_train_batch_size,
         spec.training.gradient_accumulation_steps,
     )
+    problems += clipping_problems(config, spec.training.max_grad_norm)
+    clips = "training.max_grad_norm" in spec.search_space
+    if clips and not problems and config.get("gradient_clipping", "auto") != "auto":
+        return ["deepspeed.gradient_clipping: must be auto where max_grad_norm is searched"]
     if spec.searches_batch and not problems:
         fixed = [key for key in ("train_batch_size", "train_micro_batch_size_per_gpu",
                                  "gradient_accumulation_steps")

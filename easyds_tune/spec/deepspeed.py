@@ -31,12 +31,18 @@ def preset(stage: int) -> dict[str, Any]:
 def deepspeed_config(setting: str | dict[str, Any]) -> dict[str, Any]:
     """Turn the spec's `deepspeed:` into a config dict.
 
-    Raises SpecError where a JSON file is missing or is not an object.
+    Raises SpecError where a JSON file is missing, is not an object, or no trial can train with it.
     """
-    if isinstance(setting, dict):
-        return setting
-    if setting in PRESETS:
+    if isinstance(setting, str) and setting in PRESETS:
         return preset(int(setting[-1]))
+    config = setting if isinstance(setting, dict) else _read_config(setting)
+    problems = [*_stage_problems(config), *_section_problems(config)]
+    if problems:
+        raise SpecError(problems)
+    return config
+
+
+def _read_config(setting: str) -> dict[str, Any]:
     path = Path(setting)
     if not os.path.isfile(path):
         raise SpecError(
@@ -51,10 +57,44 @@ def deepspeed_config(setting: str | dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def zero_stage(config: dict[str, Any]) -> int:
-    """The ZeRO stage of a config; 0 where none is set."""
+def _stage_problems(config: dict[str, Any]) -> list[str]:
     zero = config.get("zero_optimization", {})
-    return int(zero.get("stage", 0)) if isinstance(zero, dict) else 0
+    if not isinstance(zero, dict):
+        return [f"deepspeed.zero_optimization: must be a mapping such as {{stage: 2}}, got {zero!r}"]
+    stage = zero.get("stage", 0)
+    if type(stage) is int and stage in range(4):
+        return []
+    return [f"deepspeed.zero_optimization.stage: must be 0, 1, 2 or 3, got {stage!r}; write one"]
+
+
+def _section_problems(config: dict[str, Any]) -> list[str]:
+    """Sections that would overrule the spec: a searched learning rate would change nothing."""
+    fields = {
+        "optimizer": "training.learning_rate, weight_decay, adam_beta1 and adam_beta2 set it",
+        "scheduler": "training.lr_scheduler_type and warmup_steps set it",
+    }
+    return [
+        f"deepspeed.{section}: must be absent, {why}; remove it"
+        for section, why in fields.items()
+        if section in config
+    ]
+
+
+def zero_stage(config: dict[str, Any]) -> int:
+    """The ZeRO stage of a config from `deepspeed_config`; 0 where none is set."""
+    stage: int = config.get("zero_optimization", {}).get("stage", 0)
+    return stage
+
+
+def clipping_problems(config: dict[str, Any], max_grad_norm: float) -> list[str]:
+    """A fixed clipping norm that contradicts the spec, as Transformers would refuse it."""
+    clipping = config.get("gradient_clipping", "auto")
+    if clipping in ("auto", max_grad_norm):
+        return []
+    return [
+        f"deepspeed.gradient_clipping: must equal max_grad_norm, got {clipping} != "
+        f"{max_grad_norm:g}; set gradient_clipping: auto"
+    ]
 
 
 def batch_problems(config: dict[str, Any], micro_batch: int, accumulation: int) -> list[str]:

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from easyds_tune.errors import SpecError
-from easyds_tune.spec.deepspeed import PRESETS, batch_problems, deepspeed_config, zero_stage
+from easyds_tune.spec.deepspeed import (
+    PRESETS,
+    batch_problems,
+    clipping_problems,
+    deepspeed_config,
+    zero_stage,
+)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -42,6 +48,42 @@ def test_a_file_that_is_no_config_is_refused(
         path.write_bytes(content)
     with pytest.raises(SpecError, match=problem):
         deepspeed_config(str(path))
+
+
+@pytest.mark.parametrize("stage", ["auto", 4, -1, "2", 2.0, True, None, [1]])
+def test_a_stage_that_zero_does_not_have_is_refused(stage: object) -> None:
+    with pytest.raises(SpecError) as caught:
+        deepspeed_config({"zero_optimization": {"stage": stage}})
+    assert caught.value.problems == [
+        f"deepspeed.zero_optimization.stage: must be 0, 1, 2 or 3, got {stage!r}; write one"
+    ]
+
+
+@pytest.mark.parametrize("zero", [True, 2, "auto", None])
+def test_a_zero_section_that_is_no_mapping_is_refused(zero: object) -> None:
+    with pytest.raises(SpecError, match="must be a mapping such as {stage: 2}, got"):
+        deepspeed_config({"zero_optimization": zero})
+
+
+def test_sections_that_would_overrule_the_spec_are_refused_in_a_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text('{"optimizer": {"params": {"lr": 1}}, "scheduler": {}}', encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        deepspeed_config(str(path))
+    assert caught.value.problems == [
+        "deepspeed.optimizer: must be absent, training.learning_rate, weight_decay, adam_beta1 and "
+        "adam_beta2 set it; remove it",
+        "deepspeed.scheduler: must be absent, training.lr_scheduler_type and warmup_steps set it; "
+        "remove it",
+    ]
+
+
+def test_a_fixed_clipping_norm_must_be_the_specs() -> None:
+    assert clipping_problems({}, 1.0) == clipping_problems({"gradient_clipping": 1}, 1.0) == []
+    assert clipping_problems({"gradient_clipping": 0.5}, 1.0) == [
+        "deepspeed.gradient_clipping: must equal max_grad_norm, got 0.5 != 1; "
+        "set gradient_clipping: auto"
+    ]
 
 
 def test_batch_numbers_must_multiply() -> None:
