@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 import torch
@@ -18,6 +19,11 @@ from easyds_tune.errors import ModelError
 from easyds_tune.spec.model import ModelSpec
 
 ModelKind = Literal["causal", "reward"]
+
+
+def expand_home(name: str) -> str:
+    """A model's name with a leading `~` as the home folder; any other name as it is."""
+    return os.path.expanduser(name)
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -38,7 +44,7 @@ def load_tokenizer(
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=revision, trust_remote_code=trust_remote_code
+            expand_home(name), revision=revision, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # Transformers raises many classes here, all of them about input
         raise ModelError([f"{name}: its tokenizer does not load: {_first_line(error)}"]) from error
@@ -81,7 +87,9 @@ def load_with_fresh(
         # Fresh weights are drawn from the global generator: fix it, so that all workers agree.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model, loading = auto.from_pretrained(name, output_loading_info=True, **options)
+            model, loading = auto.from_pretrained(
+                expand_home(name), output_loading_info=True, **options
+            )
     except Exception as error:
         raise ModelError([f"{name}: the model does not load: {_first_line(error)}"]) from error
     fresh = tuple(sorted({key.rpartition(".")[0] for key in loading["missing_keys"]}))
@@ -96,7 +104,7 @@ def load_skeleton(spec: ModelSpec, kind: ModelKind) -> PreTrainedModel:
     auto = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
     try:
         config = AutoConfig.from_pretrained(
-            spec.model_name_or_path,
+            expand_home(spec.model_name_or_path),
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
             **({"num_labels": 1} if kind == "reward" else {}),

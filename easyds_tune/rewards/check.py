@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from easyds_tune.errors import ModelError
+from easyds_tune.models.load import expand_home
 from easyds_tune.spec.judge import RewardModelRewardSpec
 
 
@@ -18,7 +19,8 @@ def check_reward_model(spec: RewardModelRewardSpec) -> list[str]:
     configuration does not load.
     """
     name = spec.model_name_or_path
-    adapter = Path(name).expanduser() / "adapter_config.json"
+    folder = expand_home(name)
+    adapter = Path(folder) / "adapter_config.json"
     if adapter.is_file():
         try:
             task = json.loads(adapter.read_text(encoding="utf-8")).get("task_type")
@@ -28,11 +30,11 @@ def check_reward_model(spec: RewardModelRewardSpec) -> list[str]:
             return []
         return [f"{name}: a reward model's adapter must be of task type SEQ_CLS, got {task}"]
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # Transformers raises many classes here, all of them about input
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         # A mistyped folder such as results/mine looks like a hub name, and the hub's words mislead.
-        here = Path(name).expanduser().is_dir()
+        here = Path(folder).is_dir()
         missing = "" if here else "there is no such folder here, and as a hub name: "
         raise ModelError([f"{name}: the reward model does not load: {missing}{reason}"]) from error
     architecture = (config.architectures or ["no architecture"])[0]

@@ -18,7 +18,7 @@ from easyds_tune.data.records import Message, PreferencePair
 from easyds_tune.data.template import choose_template
 from easyds_tune.data.tokenise import Encoder
 from easyds_tune.errors import ModelError
-from easyds_tune.models.load import context_length, load_tokenizer
+from easyds_tune.models.load import context_length, expand_home, load_tokenizer
 from easyds_tune.spec.judge import RewardModelRewardSpec
 
 
@@ -37,7 +37,7 @@ class RewardModel:
 
         batch_size: texts a forward pass; changes memory and speed only.
         """
-        name = spec.model_name_or_path
+        name = expand_home(spec.model_name_or_path)
         if (Path(name) / "adapter_config.json").is_file():
             model, tokenizer_name = _load_adapter(name, dtype)
         else:
@@ -136,7 +136,7 @@ def _load_adapter(name: str, dtype: torch.dtype) -> tuple[nn.Module, str]:
                     f"{config.task_type}; give one that was trained with the rm algorithm"
                 ]
             )
-        base_name = str(config.base_model_name_or_path)
+        base_name = expand_home(str(config.base_model_name_or_path))
         # A head and an adapter are drawn at random, then replaced by the folder's.
         with torch.random.fork_rng(devices=[]):
             base = AutoModelForSequenceClassification.from_pretrained(

@@ -85,6 +85,15 @@ def test_a_skeleton_has_names_and_shapes_but_no_weights(tmp_path: Path) -> None:
     assert skeleton.score.weight.shape == (1, 32)
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    qwen(tmp_path / "models" / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    base = spec(Path("~/models/mine"))
+    assert load_tokenizer(base.model_name_or_path).eos_token_id == 2
+    assert load_skeleton(base, "causal").config.hidden_size == 32
+    assert load_model(base, "causal", CPU).config.hidden_size == 32
+
+
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     for load in (

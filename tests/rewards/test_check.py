@@ -31,6 +31,11 @@ def test_an_adapter_of_another_task_is_refused(tmp_path: Path) -> None:
     assert "must be of task type SEQ_CLS, got CAUSAL_LM" in problem
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(BUNDLED))
+    assert check_reward_model(spec("~/tiny-reward")) == []
+
+
 def test_a_folder_that_looks_like_a_hub_name_is_said_to_be_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

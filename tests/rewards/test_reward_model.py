@@ -212,6 +212,12 @@ def test_a_language_model_is_refused_since_its_scores_would_be_random(tmp_path: 
         load(tmp_path)
 
 
+def test_a_tilde_is_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    reward = load(Path("~") / folder.name)
+    assert torch.equal(reward.score(PROMPTS, REPLIES), load(folder).score(PROMPTS, REPLIES))
+
+
 def test_a_missing_folder_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere: the reward model does not load"):
         load(tmp_path / "nowhere")
