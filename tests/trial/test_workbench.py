@@ -100,3 +100,15 @@ def test_a_length_that_leaves_no_record_is_the_users_error(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"algorithm\.max_length: 8 tokens leave no record"):
         lab.run(algorithm__max_length=8)
     assert len(lab.run(steps=1)) == 1
+
+
+@pytest.mark.parametrize("kind", ["rm", "sft"])
+def test_trials_of_other_lengths_are_measured_on_the_same_held_out_records(
+    kind: Algorithm, tmp_path: Path
+) -> None:
+    bench = Lab(sweep_spec(kind), tmp_path).bench
+    lab = Lab(sweep_spec(kind), tmp_path)
+    long, short = lab.trial(), lab.trial(algorithm__max_length=48)
+    of_long, of_short = bench.lend(long), lab.bench.lend(short)
+    assert of_long.train.to_dict() != of_short.train.to_dict()
+    assert of_long.held_out.to_dict() == of_short.held_out.to_dict()
