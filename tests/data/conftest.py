@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from byte_tokenizer import byte_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from easyds_tune.data.read import ReadReport, read
 from easyds_tune.data.records import Kind
 from easyds_tune.spec.data import DataSource
+from tests.data.byte_tokenizer import byte_tokenizer
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from byte_tokenizer import CHATML, byte_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
@@ -20,6 +19,7 @@ from easyds_tune.data.records import (
 from easyds_tune.data.template import Template, choose_template
 from easyds_tune.data.tokenise import IGNORED, Encoder, check_room
 from easyds_tune.errors import DataError, ModelError
+from tests.data.byte_tokenizer import CHATML, byte_tokenizer
 
 CHAT = (user("q1"), assistant("n"), user("n?"), assistant("done"))
 PLAIN = Template(None, "none")

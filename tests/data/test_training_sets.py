@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from byte_tokenizer import CHATML
 from datasets import Dataset
 
 from easyds_tune.data.records import Conversation, PreferencePair, assistant, user
@@ -17,6 +16,7 @@ from easyds_tune.data.training_sets import (
     reward_dataset,
     sft_dataset,
 )
+from tests.data.byte_tokenizer import CHATML
 
 PAIRS = [
     PreferencePair((user("what is a stack?"),), "think of plates", "last in first out"),
