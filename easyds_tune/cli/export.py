@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
             metrics=winner.report.metrics,
             data_hash=resolved.data_hashes["train"],
         ),
-        chat_template=resolved.chat_template(),
+        chat_template=resolved.spec.data.chat_template,
+        working_folder=resolved.working_folder,
     )
     print(
         f"trial {winner.trial.id}, step {winner.report.step}: {report.form} in {args.to} "

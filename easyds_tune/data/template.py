@@ -1,7 +1,8 @@
 """Which chat template turns messages into text.
 
-The order: what the spec says; else the tokenizer's own; else the one TRL ships for the model
-family whose special tokens the tokenizer has; else none, and the model continues plain text.
+The order: what the spec says; else the tokenizer's own; else none where an export says so; else
+the one TRL ships for the model family whose special tokens the tokenizer has; else none, and the
+model continues plain text.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from easyds_tune.data.records import assistant, user
 from easyds_tune.errors import SpecError
 
 NO_TEMPLATE = "none"
+EXPORTED_KEY = "easyds_chat_template"
+"""A key of tokenizer_config.json. `none` there: this model was trained on plain text, whatever
+family its vocabulary looks like."""
 
 # A family is known by the tokens its template writes: (file name in TRL, tokens it needs).
 _TRL_FAMILIES = (
@@ -50,6 +54,19 @@ def choose_template(
     return template
 
 
+def set_template(tokenizer: Any, template: Template) -> None:
+    """Make `choose_template(tokenizer, None)` choose this text, also once it is saved and loaded.
+
+    A tokenizer whose own template it is stays as it is, with its templates for other uses.
+    """
+    if template.source == "tokenizer":
+        return
+    tokenizer.chat_template = template.text
+    tokenizer.init_kwargs.pop(EXPORTED_KEY, None)
+    if template.text is None:
+        tokenizer.init_kwargs[EXPORTED_KEY] = NO_TEMPLATE
+
+
 def _choose(tokenizer: Any, chat_template: str | None, folder: Path | None) -> Template:
     if chat_template == NO_TEMPLATE:
         return Template(None, "none")
@@ -60,6 +77,8 @@ def _choose(tokenizer: Any, chat_template: str | None, folder: Path | None) -> T
         own = own.get("default")
     if own:
         return Template(own, "tokenizer")
+    if tokenizer.init_kwargs.get(EXPORTED_KEY) == NO_TEMPLATE:
+        return Template(None, "none")
     if (known := _trl_template(set(tokenizer.get_vocab()))) is not None:
         return Template(known, "trl")
     return Template(None, "none")

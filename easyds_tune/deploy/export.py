@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from easyds_tune.data.template import NO_TEMPLATE
+from easyds_tune.data.template import choose_template, set_template
+from easyds_tune.data.tokenise import Encoder
 from easyds_tune.deploy.card import Form, ModelCard, render_card
 from easyds_tune.deploy.verify import (
     adapter_gaps,
@@ -28,6 +29,7 @@ from easyds_tune.deploy.verify import (
     largest_difference,
     load_as_stranger,
     logits,
+    refuse_other_text,
     rms_difference,
 )
 from easyds_tune.errors import ExportError, SpecError
@@ -71,6 +73,7 @@ def export(
     merge: bool,
     card: ModelCard,
     chat_template: str | None = None,
+    working_folder: Path | None = None,
 ) -> ExportReport:
     """Write a checkpoint to `to` as a model that others can load, and prove that it computes alike.
 
@@ -78,12 +81,14 @@ def export(
     stays where it is.
     merge: add the LoRA weights to the base and write a whole model; computed in float32, written in
     the base's own type (or `base.dtype`). A model that was trained whole is whole either way.
-    chat_template: Jinja text that it was trained with, where that is not the tokenizer's own;
-    `none` for plain text.
+    chat_template: the spec's field, resolved as for training: Jinja text, a file under
+    `working_folder`, `none` for plain text, or None for what the base's tokenizer gives. The
+    exported tokenizer has the template that results.
 
-    `to` appears whole or not at all. Raises SpecError where it is occupied, CheckpointError where
-    the checkpoint is damaged, ModelError where the base does not load, and ExportError where the
-    export, loaded again, gives other logits than the checkpoint. Needs memory for one model.
+    `to` appears whole or not at all. Raises SpecError where it is occupied or the template's file
+    is gone, CheckpointError where the checkpoint is damaged, ModelError where the base does not
+    load, and ExportError where the export, loaded again, gives other logits than the checkpoint or
+    puts a chat into other tokens than training. Needs memory for one model.
     """
     to = to.expanduser().resolve()
     _refuse_occupied(to)
@@ -94,15 +99,17 @@ def export(
     is_adapter = (checkpoint / "adapter_config.json").is_file()
     form: Form = "full" if not is_adapter else "merged" if merge else "adapter"
     tokenizer = load_tokenizer(base.model_name_or_path, base.revision, base.trust_remote_code)
-    if chat_template is not None:
-        tokenizer.chat_template = None if chat_template == NO_TEMPLATE else chat_template
+    template = choose_template(tokenizer, chat_template, working_folder)
+    trained = Encoder(tokenizer, template)
 
     with _whole_or_nothing(to) as folder:
         if form == "merged":
             check = _write_merged(checkpoint, base, kind, tokenizer, folder)
         else:
             check = _write_copied(checkpoint, base, kind, form, folder)
+        set_template(tokenizer, template)
         tokenizer.save_pretrained(folder)
+        refuse_other_text(folder, trained, base.trust_remote_code)
         if kind == "causal":
             _generation_config(base).save_pretrained(folder)
         text = render_card(card, base, base.model_name_or_path, kind, form, to)

@@ -1,4 +1,7 @@
-"""Does an exported model compute what its checkpoint computes? Logits of fixed token sequences."""
+"""Does an exported model compute what its checkpoint computes, from the same tokens?
+
+Compared are the logits of fixed token sequences, and the tokens of a fixed chat.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,20 @@ from transformers import (
     PreTrainedModel,
 )
 
-from easyds_tune.models.load import ModelKind, context_length
+from easyds_tune.data.records import Conversation, assistant, user
+from easyds_tune.data.template import choose_template
+from easyds_tune.data.tokenise import Encoder
+from easyds_tune.errors import ExportError
+from easyds_tune.models.load import ModelKind, context_length, load_tokenizer
 
 LENGTHS = (1, 7, 16, 33)
 """Tokens of each compared sequence, where the model's context allows."""
+CHAT = (
+    user("What is a queue?"),
+    assistant("First in, first out."),
+    user("那栈呢？"),
+    assistant("后进先出。"),
+)
 
 
 def compared_sequences(model: PreTrainedModel) -> list[list[int]]:
@@ -68,6 +81,32 @@ def load_as_stranger(name: str, kind: ModelKind, **options: Any) -> PreTrainedMo
         model: PreTrainedModel = auto.from_pretrained(name, **options)
     model.train(False)
     return model
+
+
+def refuse_other_text(folder: Path, trained: Encoder, trust_remote_code: bool) -> None:
+    """ExportError unless the folder's tokenizer puts a chat into the tokens that training saw.
+
+    trained: training's own encoder. The chat is encoded as this package does, and, where there is
+    a template, as plain Transformers does.
+    """
+    tokenizer = load_tokenizer(str(folder), trust_remote_code=trust_remote_code)
+    exported = Encoder(tokenizer, choose_template(tokenizer, None))
+    wanted = trained.prompt_ids(CHAT[:-1])
+    alike = (
+        exported.prompt_ids(CHAT[:-1]) == wanted
+        and exported.conversation(Conversation(CHAT)) == trained.conversation(Conversation(CHAT))
+        and (exported.template.text is None) == (trained.template.text is None)
+    )
+    if alike and trained.template.text is not None:
+        plain = tokenizer.apply_chat_template(
+            list(CHAT[:-1]), add_generation_prompt=True, return_dict=False
+        )
+        alike = plain == wanted
+    if not alike:
+        raise ExportError(
+            "the exported tokenizer must put a chat into the tokens that training saw, and it does "
+            f"not (chat template from {trained.template.source}); nothing was kept"
+        )
 
 
 def adapter_gaps(model: PeftModel, weights: Path) -> list[str]:

@@ -35,14 +35,6 @@ class Resolved:
             return model
         return model.model_copy(update={"model_name_or_path": str(local.resolve())})
 
-    def chat_template(self) -> str | None:
-        """The Jinja text that the spec names, or `none`; None for the tokenizer's own."""
-        written = self.spec.data.chat_template
-        if written is None or written == "none":
-            return written
-        path = self.working_folder / written
-        return path.read_text(encoding="utf-8") if written.endswith(".jinja") else written
-
 
 def load_resolved(folder: Path) -> Resolved:
     """Read a sweep folder's resolved spec; SpecError where it is missing or damaged."""

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from byte_tokenizer import CHATML, byte_tokenizer
+from transformers import AutoTokenizer
 
-from easyds_tune.data.template import choose_template
+from easyds_tune.data.template import choose_template, set_template
 from easyds_tune.errors import SpecError
+from tests.data.byte_tokenizer import CHATML, byte_tokenizer
 
 OWN = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
 
@@ -21,6 +22,26 @@ def test_the_spec_comes_first_then_the_tokenizer_then_trl_then_plain_text(tmp_pa
     (tmp_path / "t.jinja").write_text(CHATML, encoding="utf-8")
     assert choose_template(tokenizer, "t.jinja", tmp_path).text == CHATML
     assert choose_template(tokenizer, "none").text is None
+
+
+@pytest.mark.parametrize("written", [None, "none", OWN])
+def test_a_set_template_is_chosen_again_once_saved(tmp_path: Path, written: str | None) -> None:
+    tokenizer = byte_tokenizer(eos_token="<|im_end|>")  # looks like Qwen's
+    wanted = choose_template(tokenizer, written)
+    set_template(tokenizer, wanted)
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert choose_template(again, None).text == wanted.text
+    # Whoever gives such a tokenizer a template afterwards means it.
+    again.chat_template = CHATML
+    assert choose_template(again, None).text == CHATML
+
+
+def test_a_tokenizer_keeps_its_own_templates_for_other_uses() -> None:
+    tokenizer = byte_tokenizer(eos_token="<|im_end|>")
+    tokenizer.chat_template = {"default": OWN, "tool_use": CHATML}
+    set_template(tokenizer, choose_template(tokenizer, None))
+    assert tokenizer.chat_template == {"default": OWN, "tool_use": CHATML}
 
 
 def test_named_templates_of_a_tokenizer_give_the_default_one() -> None:

@@ -13,8 +13,10 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedTokenizerFast,
 )
 
+from easyds_tune.data.template import Template, choose_template
 from easyds_tune.deploy.export import base_reference, export
 from easyds_tune.errors import CheckpointError, ExportError, SpecError
 from easyds_tune.spec.model import ModelSpec
@@ -29,6 +31,7 @@ from tests.deploy.tiny import (
 )
 
 IDS = torch.tensor([[5, 77, 130, 9, 200, 41]])
+TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
 BUNDLED = Path(__file__).parents[2] / "data" / "models" / "tiny-tutor"
 
 
@@ -128,12 +131,109 @@ def test_the_template_trained_with_and_the_generation_settings_travel_along(
 ) -> None:
     base = causal_base(tmp_path / "base")
     GenerationConfig(do_sample=True, temperature=0.7, eos_token_id=256).save_pretrained(base)
-    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     to = tmp_path / "out"
-    export(checkpoint, spec(base), "causal", to, merge=False, card=CARD, chat_template=template)
+    export(checkpoint, spec(base), "causal", to, merge=False, card=CARD, chat_template=TEMPLATE)
 
-    assert AutoTokenizer.from_pretrained(to).chat_template == template
+    assert AutoTokenizer.from_pretrained(to).chat_template == TEMPLATE
     assert GenerationConfig.from_pretrained(to).temperature == 0.7
+
+
+def chosen(folder: Path) -> Template:
+    return choose_template(AutoTokenizer.from_pretrained(folder), None)
+
+
+def test_a_template_file_of_any_name_is_exported_as_its_text(
+    base: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "chat.txt").write_text(TEMPLATE, encoding="utf-8")
+    to = tmp_path / "out"
+    export(
+        checkpoint, spec(base), "causal", to, merge=False, card=CARD,
+        chat_template="chat.txt", working_folder=tmp_path,
+    )  # fmt: skip
+    assert AutoTokenizer.from_pretrained(to).chat_template == TEMPLATE
+
+    (tmp_path / "chat.txt").unlink()
+    with pytest.raises(SpecError, match="readable file"):
+        export(
+            checkpoint, spec(base), "causal", tmp_path / "late", merge=False, card=CARD,
+            chat_template="chat.txt", working_folder=tmp_path,
+        )  # fmt: skip
+    assert not (tmp_path / "late").exists()
+
+
+@pytest.fixture
+def family_base(tmp_path: Path) -> Path:
+    """A base without a template whose vocabulary looks like Qwen's."""
+    base = causal_base(tmp_path / "family", vocab_size=260)
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.save_pretrained(base)
+    return base
+
+
+@pytest.fixture
+def family_checkpoint(family_base: Path, tmp_path: Path) -> Path:
+    model = AutoModelForCausalLM.from_pretrained(family_base)
+    return adapter_checkpoint(tmp_path / "checkpoint", model, "CAUSAL_LM")
+
+
+def test_a_template_that_training_took_from_trl_is_exported(
+    family_base: Path, family_checkpoint: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "out"
+    export(family_checkpoint, spec(family_base), "causal", to, merge=False, card=CARD)
+    wanted = chosen(family_base)
+    assert wanted.source == "trl"
+    assert AutoTokenizer.from_pretrained(to).chat_template == wanted.text
+
+
+def test_a_model_trained_on_plain_text_stays_one_through_exports(
+    family_base: Path, family_checkpoint: Path, tmp_path: Path
+) -> None:
+    first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    export(
+        family_checkpoint, spec(family_base), "causal", first, merge=True, card=CARD,
+        chat_template="none",
+    )  # fmt: skip
+    assert AutoTokenizer.from_pretrained(first).chat_template is None
+    assert chosen(first).source == "none"
+
+    # The export is the next sweep's base: with nothing said it stays plain, with a template not.
+    export(family_checkpoint, spec(first), "causal", second, merge=True, card=CARD)
+    assert chosen(second).source == "none"
+    export(
+        family_checkpoint, spec(first), "causal", third, merge=True, card=CARD,
+        chat_template=TEMPLATE,
+    )  # fmt: skip
+    assert chosen(third).text == TEMPLATE
+
+
+def test_plain_text_survives_a_base_that_has_a_template(
+    base: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    with_template = causal_base(tmp_path / "base")
+    byte_tokenizer(TEMPLATE).save_pretrained(with_template)
+    to = tmp_path / "out"
+    export(
+        checkpoint, spec(with_template), "causal", to, merge=False, card=CARD, chat_template="none"
+    )
+    assert chosen(to).text is None
+
+
+def test_a_tokenizer_with_other_tokens_than_trainings_is_not_exported(
+    base: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(tokenizer: PreTrainedTokenizerFast, template: Template) -> None:
+        tokenizer.chat_template = None
+
+    monkeypatch.setattr("easyds_tune.deploy.export.set_template", lose)
+    with pytest.raises(ExportError, match="the tokens that training saw"):
+        export(
+            checkpoint, spec(base), "causal", tmp_path / "out", merge=False, card=CARD,
+            chat_template=TEMPLATE,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("merge", [False, True])
