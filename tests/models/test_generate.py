@@ -15,11 +15,11 @@ from transformers.generation import TopPLogitsWarper
 
 from easyds_tune.models.generate import (
     Sampling,
+    _gumbel,
     draw,
     end_token_ids,
     evaluating,
     generate,
-    _gumbel,
     gumbel_noise,
     noise_keys,
     pad_left,
