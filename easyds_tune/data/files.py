@@ -11,6 +11,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -240,19 +241,40 @@ def _read_datasets(source: DataSource, path: Path) -> list[Row]:
     split = source.split or "train"
     name = str(path) if path.is_dir() else source.path
     try:
-        loaded = datasets.load_dataset(name, source.config, split=split)
-        items = loaded.to_list()
+        with _no_progress_bars():
+            items = datasets.load_dataset(name, source.config, split=split).to_list()
     # Hub, network, builder and Arrow all raise classes of their own here.
     except Exception as error:
-        first_line = next(iter(str(error).splitlines()), "")
+        # "An error occurred while generating the dataset" says nothing; its cause does.
+        reasons = [error] if error.__cause__ is None else [error, error.__cause__]
+        reason = ", because of ".join(
+            f"{type(one).__name__}: {next(iter(str(one).strip().splitlines()), '')}"
+            for one in reasons
+        )
         raise DataError(
             [
                 f"{source.path}: neither a file here ({path}) nor a set that `datasets` can load "
-                f"with config {source.config!r} and split {split!r}: "
-                f"{type(error).__name__}: {first_line}"
+                f"with config {source.config!r} and split {split!r}: {reason}"
             ]
         ) from error
     return [Row(f"{source.path}[{split}] record {n}", item) for n, item in enumerate(items, 1)]
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    from datasets.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    were_off = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_off:
+            enable_progress_bars()
 
 
 def _rename(rows: list[Row], source: DataSource) -> list[Row]:

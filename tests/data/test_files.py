@@ -121,6 +121,20 @@ def test_a_folder_is_loaded_by_datasets(tmp_path: Path, monkeypatch: pytest.Monk
     assert "split 'dev'" in problems_of(folder, split="dev")[0]
 
 
+def test_a_folder_is_read_without_progress_bars_and_its_fault_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
+    rows_of(folder)
+    assert capfd.readouterr().err == ""
+    (folder / "train.jsonl").write_text('{"text": "a"}\n{"text" "b"}\n', encoding="utf-8")
+    (problem,) = problems_of(folder)
+    assert "JSON parse error" in problem
+
+
 def test_a_file_has_no_split(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a"}', encoding="utf-8")
