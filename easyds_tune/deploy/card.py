@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from easyds_tune.journal.intervals import interval_95
 from easyds_tune.models.load import ModelKind
 from easyds_tune.spec.model import ModelSpec
 
@@ -85,8 +86,8 @@ def render_card(
             [(name, json.dumps(value, ensure_ascii=False)) for name, value in card.params.items()],
         ),
         "## Metrics of this step",
-        "Intervals are mean ± 1.96 standard errors. KL is in nats per token, against the model the "
-        "trial started from.",
+        "Intervals are mean ± 1.96 standard errors, within 0 to 1 for shares. KL is in nats per "
+        "token, against the model the trial started from.",
         _table(("metric", "value", "95 % interval", "bound"), _metric_rows(card)),
     ]
     return "\n\n".join(sections) + "\n"
@@ -120,7 +121,8 @@ def _metric_rows(card: ModelCard) -> list[tuple[str, ...]]:
         error = card.metrics.get(f"{name}_stderr")
         interval = ""
         if error is not None:
-            interval = f"{value - 1.96 * error:.4g} to {value + 1.96 * error:.4g}"
+            low, high = interval_95(name, value, error)
+            interval = f"{low:.4g} to {high:.4g}"
         rows.append((name, f"{value:.4g}", interval, _bound(card.bounds.get(name))))
     return rows
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from easyds_tune.journal.intervals import interval_95
 from easyds_tune.journal.replay import Report, SweepRecord
 from easyds_tune.results.files import replacing
 from easyds_tune.results.ranking import (
@@ -23,7 +24,6 @@ BEST_NAME = "best.json"
 SCHEMA_VERSION = 1
 _KL = "eval/kl"
 _RUNNERS_UP = 3
-_INTERVAL_95 = 1.96  # standard errors either side of a mean
 
 
 def best_json(record: SweepRecord) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def best_json(record: SweepRecord) -> dict[str, Any]:
         "winner": None if winner is None else _describe(winner),
         "why": _explain(record, ranking, winner, default),
         "default": None if default is None else _describe(default),
-        "gain_over_default": None if winner is None else _difference(winner, default),
+        "gain_over_default": _gain(winner, default),
         "runners_up": [] if winner is None else [_describe(o) for o in rivals[:_RUNNERS_UP]],
     }
 
@@ -81,16 +81,27 @@ def _with_intervals(report: Report) -> dict[str, dict[str, Any]]:
         described[name] = {"value": value if math.isfinite(value) else None}
         stderr = metrics.get(stderr_name(name), math.nan)
         if math.isfinite(value) and math.isfinite(stderr):
-            margin = _INTERVAL_95 * stderr
-            described[name] |= {"stderr": stderr, "interval_95": [value - margin, value + margin]}
+            interval = list(interval_95(name, value, stderr))
+            described[name] |= {"stderr": stderr, "interval_95": interval}
     return described
 
 
-def _difference(one: RankedTrial, other: RankedTrial | None) -> dict[str, float | None] | None:
-    """`one` minus `other`. The errors are added as if independent, which common prompts make
-    too wide rather than too narrow.
+def _gain(
+    winner: RankedTrial | None, default: RankedTrial | None
+) -> dict[str, float | None] | None:
+    """What searching bought; None where the default failed or broke a bound, whatever it scored."""
+    if winner is None or default is None or not default.is_fit:
+        return None
+    return _difference(winner, default)
+
+
+def _difference(one: RankedTrial, other: RankedTrial) -> dict[str, float | None] | None:
+    """`one` minus `other`, None where one has no value.
+
+    The errors are added as if independent, which common prompts make too wide rather than too
+    narrow.
     """
-    if other is None or one.value is None or other.value is None:
+    if one.value is None or other.value is None:
         return None
     both = one.stderr is not None and other.stderr is not None
     stderr = math.hypot(one.stderr or 0.0, other.stderr or 0.0) if both else None
@@ -109,7 +120,7 @@ def _explain(
     extreme = "highest" if record.objective.mode == "max" else "lowest"
     parts = [
         f"Trial {winner.trial.id} at step {winner.step} has the {extreme} {metric}, "
-        f"{format_measured(winner.value, winner.stderr)}, of {len(ranking)} trials."
+        f"{format_measured(winner.value, winner.stderr)}, of {_count(ranking)}."
     ]
     if metric != _KL and winner.report is not None:
         # A high reward far from the start is often a reward model fooled by broken text.
@@ -120,13 +131,22 @@ def _explain(
     if winner is default:
         parts.append("It is the default configuration: the search found nothing better.")
     elif default is not None and default.value is not None:
-        parts.append(f"The default configuration has {_compare(winner, default)}.")
+        unfit = "" if default.is_fit else f" ({default.trial.state})"
+        parts.append(f"The default configuration{unfit} has {_compare(winner, default)}.")
     rival = next((o for o in ranking if o.is_fit and o not in (winner, default)), None)
     if rival is not None:
         parts.append(f"The runner-up, trial {rival.trial.id}, has {_compare(winner, rival)}.")
     if winner.checkpoint is None:
         parts.append("It has no checkpoint, so it cannot be exported.")
     return " ".join(parts)
+
+
+def _count(ranking: list[RankedTrial]) -> str:
+    """The trials that were compared, in words."""
+    fit = sum(ranked.is_fit for ranked in ranking)
+    if fit == len(ranking):
+        return f"{fit} trial" if fit == 1 else f"{fit} trials"
+    return "the 1 trial fit to win" if fit == 1 else f"the {fit} trials fit to win"
 
 
 def _compare(winner: RankedTrial, other: RankedTrial) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ def test_metrics_stand_beside_their_intervals_and_bounds() -> None:
     assert "| eval/reward | 1.25 | 1.054 to 1.446 |  |" in card_text()
     assert "| eval/kl | 0.04 |  | at most 0.1 |" in card_text()
     assert "stderr" not in card_text()
+
+
+def test_the_interval_of_an_accuracy_stays_between_0_and_1() -> None:
+    card = replace(CARD, metrics={"eval/accuracy": 0.95, "eval/accuracy_stderr": 0.05})
+    base = ModelSpec(model_name_or_path="org/base")
+    text = render_card(card, base, "org/base", "reward", "adapter", Path("export"))
+    assert "| eval/accuracy | 0.95 | 0.852 to 1 |" in text
 
 
 def test_the_card_names_sweep_trial_step_data_and_parameters() -> None:

@@ -62,6 +62,23 @@ def test_without_a_fit_trial_there_is_no_winner_and_a_reason(sweep: Callable[...
     assert best["why"] == "No trial is fit to win: none of 1 kept a finite eval/reward."
 
 
+def test_trials_that_cannot_win_are_not_counted_and_an_unfit_default_is_no_measure(
+    sweep: Callable[..., Any],
+) -> None:
+    builder = sweep().trial(score(9.0), TrialState.FAILED).trial(score(2.8)).trial(score(2.0))
+    best = best_json(builder.record())
+    assert "2.80 ± 0.30, of the 2 trials fit to win." in best["why"]
+    assert "The default configuration (FAILED) has 9.00 ± 0.30" in best["why"]
+    assert best["default"]["state"] == "FAILED"
+    assert best["gain_over_default"] is None
+
+
+def test_the_interval_of_an_accuracy_stays_between_0_and_1(sweep: Callable[..., Any]) -> None:
+    row = {10: {"eval/accuracy": 0.95, "eval/accuracy_stderr": 0.05}}
+    best = best_json(sweep(metric="eval/accuracy").trial(row).record())
+    assert best["winner"]["metrics"]["eval/accuracy"]["interval_95"] == pytest.approx([0.852, 1.0])
+
+
 def test_best_is_written_as_strict_json(sweep: Callable[..., Any], tmp_path: Path) -> None:
     record = sweep().trial(score(1.0)).record()
     path = write_best(record, tmp_path)
