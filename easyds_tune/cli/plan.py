@@ -17,5 +17,5 @@ def run(args: argparse.Namespace) -> int:
     from easyds_tune.spec.load import load_sweep
     from easyds_tune.sweep.plan import plan_text
 
-    print(plan_text(load_sweep(args.spec, args.overrides)))
+    print(plan_text(load_sweep(args.spec, args.overrides, on_this_machine=True)))
     return 0

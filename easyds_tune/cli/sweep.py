@@ -16,7 +16,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the sweep; the exit code says whether it found a winner."""
     from easyds_tune.spec.load import find_spec, load_sweep
 
-    spec = load_sweep(args.spec, args.overrides)
+    spec = load_sweep(args.spec, args.overrides, on_this_machine=True)
     written = find_spec(args.spec).read_text(encoding="utf-8-sig")
     print(f"{spec.name}: {spec.search.num_trials} trials of {spec.algorithm.type}", flush=True)
 

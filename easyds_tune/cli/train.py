@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Train one trial and print a line an evaluation."""
     from easyds_tune.spec.load import load_sweep, parse_params
 
-    spec = load_sweep(args.spec, args.overrides)
+    spec = load_sweep(args.spec, args.overrides, on_this_machine=True)
     params = parse_params(spec, args.params)
     folder = args.to or Path(spec.output.folder) / f"{spec.name}-single"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,22 @@ from easyds_tune.spec.deepspeed import batch_problems, clipping_problems, deepsp
 from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.spec.messages import did_you_mean, model_at, shown, validation_problems
 from easyds_tune.spec.model import ModelSpec
-from easyds_tune.spec.search import FloatParam
+from easyds_tune.spec.resources import resource_problems
+from easyds_tune.spec.search import ChoiceParam, FloatParam, IntParam, Param
 from easyds_tune.spec.sweep import SweepSpec, set_path
 
 JUDGED = ["eval/reward", "eval/kl", "eval/kl_k1", "eval/kl_sequence", "eval/length",
           "eval/distinct_2"]  # fmt: skip
-TRAINED = ["train/loss", "train/grad_norm", "train/learning_rate"]
 METRICS = {
-    "sft": [*JUDGED, "eval/loss", *TRAINED],
-    "dpo": [*JUDGED, *TRAINED],
-    "rm": ["eval/accuracy", "eval/loss", "eval/margin", *TRAINED],
+    "sft": [*JUDGED, "eval/loss"],
+    "dpo": JUDGED,
+    "rm": ["eval/accuracy", "eval/loss", "eval/margin"],
 }
+"""What may be an objective: measured alike in all trials."""
+NEEDS_HELD_OUT = (
+    "data.eval: is required and missing, because the objective is eval/loss and nothing "
+    "is held out; give data.eval, or an eval_fraction such as 0.1"
+)
 ADAPTER_CONFIG = "adapter_config.json"
 SEARCHABLE = ("algorithm", "model", "training")
 FIXED = {
@@ -59,11 +65,19 @@ def _objective_problems(spec: SweepSpec) -> list[str]:
     if kind == "rm" and spec.judge is not None:
         return ["judge: a reward model writes no replies and is judged by eval/accuracy; remove it"]
     known = METRICS[kind]
+    if metric.startswith("train/"):
+        return [
+            f"objective.metric: {metric} cannot compare trials, whose batch, schedule and loss may "
+            f"differ; use one of {', '.join(known)}"
+        ]
     if metric not in known:
         hint = did_you_mean(metric, known) or f"; it reports {', '.join(known)}"
         return [f"objective.metric: {kind} does not report {metric}{hint}"]
     if metric in JUDGED and spec.judge is None:
         return [f"judge: is required and missing, because the objective is {metric}"]
+    nothing_held_out = spec.data.eval is None and spec.data.eval_fraction == 0
+    if kind == "sft" and metric == "eval/loss" and nothing_held_out:
+        return [NEEDS_HELD_OUT]
     return []
 
 
@@ -110,7 +124,57 @@ def _search_problems(spec: SweepSpec) -> list[str]:
             if problem:
                 problems.append(f"search_space.{path}: {problem}")
                 break
+        else:
+            if path == "training.warmup_steps" and _is_share_and_steps(param):
+                problems.append(
+                    f"search_space.{path}: below 1 it is a share of the budget, from 1 on a number "
+                    f"of steps, got both, {shown(param.end_points())}; stay on one side"
+                )
     return problems
+
+
+def _is_share_and_steps(param: Param) -> bool:
+    """Whether a search of warmup_steps crosses 1, where the value changes its meaning."""
+    if isinstance(param, IntParam):
+        return False
+    if isinstance(param, ChoiceParam):
+        return any(0 < value < 1 for value in param.choice) and max(param.choice) >= 1
+    whole = param.low == 0 and param.step is not None and param.step >= 1
+    return param.low < 1 < param.high and not whole
+
+
+def sweep_problems(spec: SweepSpec) -> list[str]:
+    """What keeps a sound spec from being a sweep on this machine: its room, its search space.
+
+    One trial alone needs no search space; `spec_problems` depends on no machine.
+    """
+    return [*resource_problems(spec.resources), *_size_problems(spec)]
+
+
+def _size_problems(spec: SweepSpec) -> list[str]:
+    """More trials than there are configurations: the rest would only repeat them."""
+    wanted = spec.search.num_trials
+    if not spec.search_space:
+        if wanted == 1:
+            return []
+        return [
+            f"search_space: is empty, so {wanted} trials would all be the same; "
+            "give search_space, or set search.num_trials: 1"
+        ]
+    sizes = []
+    is_listed = True  # whether the default configuration, trial 0, is one of the choices
+    for path, param in spec.search_space.items():
+        if not isinstance(param, ChoiceParam):
+            return []
+        sizes.append(len(param.choice))
+        is_listed &= spec.default_params()[path] in param.choice
+    there_are = math.prod(sizes) + (not is_listed)
+    if wanted <= there_are:
+        return []
+    return [
+        f"search.num_trials: must be at most {there_are}, as many as search_space holds with the "
+        f"default configuration, got {wanted}; set num_trials: {there_are} or search more values"
+    ]
 
 
 def param_problems(spec: SweepSpec, params: dict[str, Any]) -> list[str]:

@@ -60,7 +60,9 @@ def _read_config(setting: str) -> dict[str, Any]:
 def _stage_problems(config: dict[str, Any]) -> list[str]:
     zero = config.get("zero_optimization", {})
     if not isinstance(zero, dict):
-        return [f"deepspeed.zero_optimization: must be a mapping such as {{stage: 2}}, got {zero!r}"]
+        return [
+            f"deepspeed.zero_optimization: must be a mapping such as {{stage: 2}}, got {zero!r}"
+        ]
     stage = zero.get("stage", 0)
     if type(stage) is int and stage in range(4):
         return []

@@ -19,6 +19,7 @@ from easyds_tune.spec.data import DataSpec
 from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.spec.messages import did_you_mean, validation_problems
 from easyds_tune.spec.model import ModelSpec
+from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec, set_path
 
 Section = TypeVar("Section", bound=Spec)
@@ -140,11 +141,15 @@ def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> None:
         raise SpecError(problems)
 
 
-def load_sweep(name: str, overrides: list[str] | None = None) -> SweepSpec:
+def load_sweep(
+    name: str, overrides: list[str] | None = None, *, on_this_machine: bool = False
+) -> SweepSpec:
     """Read, complete and check a sweep's spec.
 
     name: a path, or a bare name looked for in the working directory and then in sweeps/.
     overrides: `a.b=c` texts, applied before validation.
+    on_this_machine: where the spec is refused, say also what this machine lacks; a sound spec
+        is held against the machine by what comes next, a plan or the preflight.
     Raises SpecError with every problem found; nothing is started or written.
     """
     path = find_spec(name)
@@ -166,10 +171,12 @@ def load_sweep(name: str, overrides: list[str] | None = None) -> SweepSpec:
             if isinstance(raw.get("search_space"), str):
                 del raw["search_space"]
     raw.setdefault("name", path.stem)
-    return validate(raw, problems)
+    return validate(raw, problems, on_this_machine=on_this_machine)
 
 
-def validate(raw: dict[str, Any], problems: list[str] | None = None) -> SweepSpec:
+def validate(
+    raw: dict[str, Any], problems: list[str] | None = None, *, on_this_machine: bool = False
+) -> SweepSpec:
     """A raw mapping as a checked SweepSpec; SpecError with all problems, earlier ones first."""
     problems = list(problems or [])
     spec: SweepSpec | None = None
@@ -180,6 +187,8 @@ def validate(raw: dict[str, Any], problems: list[str] | None = None) -> SweepSpe
         spec = _without_what_is_wrong(raw, error)
     more = spec_problems(spec) if spec else _file_problems(raw)
     problems += [problem for problem in more if problem not in problems]
+    if problems and spec and on_this_machine:
+        problems += resource_problems(spec.resources)
     if problems or spec is None:
         raise SpecError(problems)
     return spec

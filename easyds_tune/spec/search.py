@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from easyds_tune.spec.base import LARGEST, Spec
 
+LOWER_IS_BETTER = ("eval/loss", "eval/kl")
+"""What the metrics begin with that are better when lower."""
+
 
 class FloatParam(Spec):
     """A real number between two bounds."""
@@ -134,13 +137,24 @@ class ObjectiveSpec(Spec):
     metric: str = Field("eval/reward", min_length=1)
     """A metric the algorithm reports."""
     mode: Literal["max", "min"] = "max"
-    """Whether more or less of it is better."""
+    """Whether more or less of it is better; unless written, less of a loss or KL, else more."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_of_the_metric(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or "mode" in raw:
+            return raw
+        metric = raw.get("metric")
+        if metric == "eval/length":
+            raise ValueError("must say whether longer replies are better; set mode: max or min")
+        lower = isinstance(metric, str) and metric.startswith(LOWER_IS_BETTER)
+        return {**raw, "mode": "min"} if lower else raw
 
     @model_validator(mode="after")
     def _losses_go_down(self) -> ObjectiveSpec:
-        if self.mode == "max" and self.metric.endswith("/loss"):
+        if self.mode == "max" and self.metric == "eval/loss":
             raise ValueError(
-                f"mode must be min for {self.metric}, got max: a loss is better when lower; "
+                "mode must be min for eval/loss, got max: a loss is better when lower; "
                 "set objective.mode: min"
             )
         return self

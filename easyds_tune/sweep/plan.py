@@ -9,9 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from easyds_tune.errors import SpecError
+from easyds_tune.errors import DataError, SpecError
+from easyds_tune.spec.check import sweep_problems
 from easyds_tune.spec.model import ModelSpec
-from easyds_tune.spec.resources import gpus_of, resource_problems, slot_count
+from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.rungs import rungs
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
 from easyds_tune.trial.records import SweepRecords, read_records
@@ -25,12 +26,15 @@ FIXED_BYTES = 60_000
 def plan_text(spec: SweepSpec) -> str:
     """The resolved spec as YAML, then a summary of trials, slots, steps, rungs and disk.
 
-    Raises SpecError where the machine lacks what the spec asks for, DataError where data is wrong.
+    Raises SpecError where data is wrong or the machine lacks what the spec asks for.
     """
-    problems = resource_problems(spec.resources)
+    problems = sweep_problems(spec)
+    try:
+        records = read_records(spec.data, spec.algorithm.type, spec.judge)
+    except DataError as error:
+        problems += error.problems
     if problems:
         raise SpecError(problems)
-    records = read_records(spec.data, spec.algorithm.type, spec.judge)
     resolved = yaml.safe_dump(spec.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
     lines = [f"# {line}" for line in _summary(spec, records)]
     return resolved + "\n" + "\n".join(lines)

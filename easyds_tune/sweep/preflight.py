@@ -15,7 +15,7 @@ from easyds_tune.errors import ProblemsError, SpecError
 from easyds_tune.models.load import ModelKind, context_length, load_skeleton, load_tokenizer
 from easyds_tune.models.lora import target_problems, trainable_parameters
 from easyds_tune.rewards.check import check_reward_model
-from easyds_tune.spec.check import is_local_path
+from easyds_tune.spec.check import is_local_path, sweep_problems
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.trial.quiet import quiet_libraries
@@ -39,7 +39,7 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> SweepRecords:
     Raises SpecError, with every problem found; nothing is started and nothing written.
     """
     quiet_libraries()
-    problems = resource_problems(spec.resources)
+    problems = sweep_problems(spec) if new_folder else resource_problems(spec.resources)
     if new_folder:
         problems += _folder_problems(spec)
     records: SweepRecords | None = None

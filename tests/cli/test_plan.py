@@ -60,7 +60,10 @@ def test_a_plan_shows_the_resolved_spec_and_what_it_comes_to(
         ("resources.gpus_per_trial=2", "must be at most 1, got 2: a trial has one rank; several"),
         ("resources.cpus_per_trial=4096", "asks for 4096 cores, this machine has"),
         ("objective.metric=eval/rewrad", "eval/rewrad; did you mean eval/reward?"),
-        ("objective.metric=train/loss", "mode must be min for train/loss, got max"),
+        ("objective.metric=train/loss", "objective.metric: train/loss cannot compare trials"),
+        ("objective.metric=eval/length", "objective: must say whether longer replies are better"),
+        ("search_space={}", "search_space: is empty, so 16 trials would all be the same; give"),
+        ("search_space={model.lora_r: [4, 8]}", "search.num_trials: must be at most 2, as many"),
         ("judge=null", "judge: is required and missing, because the objective is eval/reward"),
         ("output.folder=~/x", "output.folder: must be a path written out, without ~, got '~/x'"),
     ],
@@ -148,7 +151,12 @@ def test_all_problems_of_a_file_are_reported_together(
     text = text.replace("beta:", "betta:").replace("max_steps: 100", "max_steps: -3")
     text = text.replace("preferences.jsonl", "nowhere.jsonl").replace("lora_r: 8", "lora_r: eight")
     (workspace / "wrong.yaml").write_text(text + "search_space.x: 1\n", encoding="utf-8")
-    found = plan_refused("top", "deepspeed={train_batch_size: 7}", spec="wrong.yaml")
+    found = plan_refused(
+        "top",
+        "deepspeed={train_batch_size: 7}",
+        "resources.cpus_per_trial=4096",
+        spec="wrong.yaml",
+    )
     assert [problem.split(":")[0] for problem in found] == [
         "--set top",
         "algorithm.betta",
@@ -157,6 +165,7 @@ def test_all_problems_of_a_file_are_reported_together(
         "search_space.x",
         "deepspeed.train_batch_size",
         "data.train",
+        "resources.cpus_per_trial",
     ]
 
 
@@ -192,7 +201,7 @@ def test_a_file_that_holds_no_spec_is_refused_with_its_line(
 
 
 def test_a_spec_that_is_not_there_is_refused_with_those_that_are(refused: Refusal) -> None:
-    known = "sweeps/ has dpo.yaml, quickstart.yaml, rm.yaml, sft.yaml"
+    known = f"sweeps/ has {', '.join(sorted(path.name for path in Path('sweeps').iterdir()))}"
     assert refused("plan", "dpp.yaml") == [f"dpp.yaml: no such file, here or in sweeps/; {known}"]
     assert refused("plan", "x" * 300) == [f"{'x' * 300}: no such file, here or in sweeps/; {known}"]
     assert refused("plan", "a\0b") == [f"a\0b: no such file, here or in sweeps/; {known}"]
@@ -210,9 +219,10 @@ def test_an_override_without_a_path_and_a_value_is_refused(
 
 
 def test_an_override_below_a_value_or_of_broken_yaml_is_refused(plan_refused: Refusal) -> None:
+    known = ", ".join(sorted(path.stem for path in Path("search_spaces").iterdir()))
     assert plan_refused("algorithm.beta.x=1", "training=[1", "search_space=nonexistent") == [
         "search_space: no file 'nonexistent' here or in search_spaces/; "
-        "search_spaces/ has dpo, quickstart, rm, sft",
+        f"search_spaces/ has {known}",
         "--set algorithm.beta.x=1: a part of algorithm.beta.x before its end holds a value and "
         "no fields; set that part itself",
         "--set training:1: not valid YAML: expected ',' or ']', but got '<stream end>'",

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from easyds_tune.spec.check import is_local_path, searchable_paths, spec_problems
+from easyds_tune.spec.check import (
+    NEEDS_HELD_OUT,
+    is_local_path,
+    searchable_paths,
+    spec_problems,
+    sweep_problems,
+)
 from easyds_tune.spec.sweep import SweepSpec
 
 Make = Callable[..., SweepSpec]
@@ -46,6 +52,65 @@ def test_the_smallest_spec_has_no_problem(spec: Make) -> None:
 def test_a_contradiction_is_named(spec: Make, fields: dict[str, Any], problem: str) -> None:
     [found] = spec_problems(spec(**fields))
     assert problem in found
+
+
+@pytest.mark.parametrize("metric", ["train/loss", "train/grad_norm", "train/anything"])
+def test_what_training_measures_compares_no_trials(spec: Make, metric: str) -> None:
+    assert spec_problems(spec(objective={"metric": metric, "mode": "min"})) == [
+        f"objective.metric: {metric} cannot compare trials, whose batch, schedule and loss may "
+        "differ; use one of eval/accuracy, eval/loss, eval/margin"
+    ]
+
+
+def test_a_held_out_loss_needs_held_out_records(spec: Make) -> None:
+    loss = {"algorithm": {"type": "sft"}, "objective": {"metric": "eval/loss"}}
+    assert spec_problems(spec(**loss)) == []
+    assert spec_problems(spec(**loss, **{"data.eval_fraction": 0})) == [NEEDS_HELD_OUT]
+    assert spec_problems(spec(**loss, **{"data.eval": "others"})) == []
+
+
+@pytest.mark.parametrize(
+    ("param", "crosses"),
+    [
+        ([0, 0.1, 0.2], False),
+        ([0, 5, 10], False),
+        ([0.1, 10], True),
+        ({"low": 0, "high": 1}, False),
+        ({"low": 0, "high": 10}, True),
+        ({"low": 0, "high": 10, "step": 2}, False),
+        ({"low": 0.5, "high": 10.5, "step": 2}, True),
+        ({"low": 0, "high": 10, "type": "int"}, False),
+    ],
+)
+def test_a_searched_warm_up_is_shares_or_steps(spec: Make, param: Any, crosses: bool) -> None:
+    found = spec_problems(spec({"training.warmup_steps": param}))
+    assert [problem.split(":")[0] for problem in found] == [
+        "search_space.training.warmup_steps"
+    ] * crosses
+
+
+def test_trials_without_a_search_space_would_all_be_the_same(spec: Make) -> None:
+    assert sweep_problems(spec(**{"search.num_trials": 1})) == []
+    assert sweep_problems(spec(**{"search.num_trials": 3})) == [
+        "search_space: is empty, so 3 trials would all be the same; "
+        "give search_space, or set search.num_trials: 1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "there_are"),
+    [([4, 16], 4), ([4, 8], 5)],
+    ids=["default-listed", "default-besides"],
+)
+def test_a_space_of_choices_holds_so_many_trials(
+    spec: Make, ranks: list[int], there_are: int
+) -> None:
+    space = {"model.lora_r": ranks, "model.use_rslora": [False, True]}
+    assert sweep_problems(spec(space, **{"search.num_trials": there_are})) == []
+    [found] = sweep_problems(spec(space, **{"search.num_trials": there_are + 1}))
+    assert found.startswith(f"search.num_trials: must be at most {there_are}, as many as")
+    wide = {**space, "training.learning_rate": {"low": 1e-5, "high": 1e-3}}
+    assert sweep_problems(spec(wide, **{"search.num_trials": 99})) == []
 
 
 @pytest.mark.parametrize(

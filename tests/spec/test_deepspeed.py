@@ -61,7 +61,7 @@ def test_a_stage_that_zero_does_not_have_is_refused(stage: object) -> None:
 
 @pytest.mark.parametrize("zero", [True, 2, "auto", None])
 def test_a_zero_section_that_is_no_mapping_is_refused(zero: object) -> None:
-    with pytest.raises(SpecError, match="must be a mapping such as {stage: 2}, got"):
+    with pytest.raises(SpecError, match="zero_optimization: must be a mapping such as"):
         deepspeed_config({"zero_optimization": zero})
 
 

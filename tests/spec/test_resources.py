@@ -22,6 +22,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (ResourcesSpec(), 2),  # a whole GPU each
         (ResourcesSpec(gpus_per_trial=0.5), 4),
+        (ResourcesSpec(gpus_per_trial=0.4), 4),  # two on each GPU, none on both
+        (ResourcesSpec(gpus_per_trial=0.6), 2),
+        (ResourcesSpec(gpus_per_trial=1 / 3), 6),
         (ResourcesSpec(gpus_per_trial=0.1), 6),  # 20 by the GPUs, 6 by the cores
         (ResourcesSpec(gpus_per_trial=0.5, cpus_per_trial=3), 2),
         (ResourcesSpec(gpus_per_trial=0, cpus_per_trial=2), 3),
@@ -37,7 +40,7 @@ def test_slots_are_what_gpus_cores_and_the_limit_allow(spec: ResourcesSpec, slot
 @pytest.mark.usefixtures("machine")
 def test_more_cores_than_there_are_are_a_problem() -> None:
     assert resource_problems(ResourcesSpec(cpus_per_trial=7)) == [
-        "resources.cpus_per_trial: asks for 7 cores, this machine has 6"
+        "resources.cpus_per_trial: asks for 7 cores, this machine has 6; lower cpus_per_trial"
     ]
 
 

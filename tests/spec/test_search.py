@@ -75,6 +75,21 @@ def test_a_scheduler_that_cannot_run_is_refused(fields: dict[str, Any]) -> None:
 
 
 def test_a_loss_must_go_down() -> None:
-    assert ObjectiveSpec(metric="eval/loss", mode="min").mode == "min"
     with pytest.raises(ValidationError, match="mode must be min for eval/loss, got max"):
-        ObjectiveSpec(metric="eval/loss")
+        ObjectiveSpec(metric="eval/loss", mode="max")
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"),
+    [("eval/reward", "max"), ("eval/accuracy", "max"), ("eval/distinct_2", "max"),
+     ("eval/loss", "min"), ("eval/kl", "min"), ("eval/kl_sequence", "min")],
+)  # fmt: skip
+def test_the_mode_follows_the_metric_unless_it_is_written(metric: str, mode: str) -> None:
+    assert ObjectiveSpec(metric=metric).mode == mode
+    assert ObjectiveSpec(metric="eval/kl", mode="max").mode == "max"
+
+
+def test_no_length_of_replies_is_better_by_itself() -> None:
+    with pytest.raises(ValidationError, match="must say whether longer replies are better"):
+        ObjectiveSpec(metric="eval/length")
+    assert ObjectiveSpec(metric="eval/length", mode="min").mode == "min"
