@@ -158,6 +158,30 @@ def test_no_tracked_file_names_a_folder_of_some_machine() -> None:
     assert found == []
 
 
+def documents() -> list[Path]:
+    """The tracked Markdown files of the top level, of data/ and of results/."""
+    return [
+        file
+        for file in tracked_files()
+        if file.suffix == ".md" and (len(file.parts) == 1 or file.parts[0] in ("data", "results"))
+    ]
+
+
+def test_no_document_waits_for_a_number() -> None:
+    texts = {str(file): (ROOT / file).read_text(encoding="utf-8") for file in documents()}
+    assert [name for name, text in texts.items() if "@@" in text] == []
+
+
+def test_every_relative_link_of_a_document_points_to_something() -> None:
+    broken = []
+    for file in documents():
+        text = (ROOT / file).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)\s#]+)", text):
+            if "://" not in target and not (ROOT / file.parent / target).exists():
+                broken.append(f"{file}: {target}")
+    assert broken == []
+
+
 def test_no_tracked_file_is_larger_than_a_download_should_be() -> None:
     """The bundled models and data stay small enough for a clone in seconds."""
     files = [ROOT / file for file in tracked_files()]

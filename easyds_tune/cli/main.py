@@ -11,6 +11,10 @@ from easyds_tune.cli import best, export, plan, status, sweep, train
 from easyds_tune.errors import EasyDSError, ProblemsError
 
 COMMANDS = (plan, sweep, train, status, best, export)
+READERS = ("status", "best", "export")
+"""Commands that read a sweep's folder: they start nothing, whatever is wrong."""
+TEXTS = ("plan", "status", "best")
+"""Commands whose whole work is what they print."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,16 +47,22 @@ def main(argv: list[str] | None = None) -> int:
     except ProblemsError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
-        count = len(error.problems)
-        print(f"{count} problem{'s' if count != 1 else ''}; nothing was started", file=sys.stderr)
+        if args.command not in READERS:
+            count = len(error.problems)
+            plural = "s" if count != 1 else ""
+            print(f"{count} problem{plural}; nothing was started", file=sys.stderr)
         return error.exit_code
     except EasyDSError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader went away, as `| head` does; that is no failure of ours.
+        # What is still buffered must not raise again when Python flushes it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # A reader that goes away, as `| head` does, has what it wanted of a text.
+        if args.command in TEXTS:
+            return 0
+        print(f"error: {args.command} lost the reader of its output and ended", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

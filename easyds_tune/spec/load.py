@@ -14,7 +14,13 @@ from pydantic import ValidationError
 
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.base import Spec
-from easyds_tune.spec.check import missing_files, param_problems, spec_problems
+from easyds_tune.spec.check import (
+    FIXED,
+    SEARCHABLE,
+    missing_files,
+    param_problems,
+    spec_problems,
+)
 from easyds_tune.spec.data import DataSpec
 from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.spec.messages import did_you_mean, validation_problems
@@ -108,7 +114,9 @@ def _inline_search_space(raw: dict[str, Any], spec_path: Path | None) -> None:
             if os.path.isfile(folder / candidate):
                 raw["search_space"] = _read_file(folder / candidate)
                 return
-    known = sorted({path.stem for folder in folders[1:] for path in folder.glob("*.yaml")})
+    # A spec's own folder is full of specs, which are no search spaces.
+    spaces = [folder for folder in folders if folder.name == "search_spaces"]
+    known = sorted({path.stem for folder in spaces for path in folder.glob("*.yaml")})
     hint = f"; search_spaces/ has {', '.join(known)}" if known else ""
     hint = did_you_mean(name, known) or hint
     raise SpecError([f"search_space: no file {name!r} here or in search_spaces/{hint}"])
@@ -244,6 +252,10 @@ def parse_params(spec: SweepSpec, texts: list[str]) -> dict[str, Any]:
         path, sign, value = text.partition("=")
         if not sign:
             problems.append(f"--params {text}: must look like algorithm.beta=0.2")
+            continue
+        head = path.partition(".")[0]
+        if path in FIXED or (head in SweepSpec.model_fields and head not in SEARCHABLE):
+            problems.append(f"--params {text}: {path} is no parameter of a trial; use --set {text}")
             continue
         raw[path] = read_yaml(value, f"--params {path}")
     problems += param_problems(spec, raw)

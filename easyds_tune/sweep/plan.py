@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def _summary(spec: SweepSpec, records: SweepRecords) -> list[str]:
         *(f"note: {note}" for note in records.notes),
         f"trials: {spec.search.num_trials}, the first is the configuration above",
         f"slots: {slot_count(spec.resources)} at a time, each {slot}",
-        f"steps: {budget.max_steps} a trial, evaluated every {budget.eval_steps}{_per_batch(spec)}",
+        f"steps: {budget.max_steps} a trial, evaluated every {budget.eval_steps}"
+        f"{_per_batch(spec)}{_per_record(spec)}",
         _rung_line(spec, len(records.train)),
         _disk_line(spec, evaluations),
         f"objective: {spec.objective.metric} ({spec.objective.mode})",
@@ -64,6 +66,12 @@ def _per_batch(spec: SweepSpec) -> str:
     if not spec.searches_batch:
         return ""
     return " at the default batch; a trial with a larger batch takes fewer, for the same examples"
+
+
+def _per_record(spec: SweepSpec) -> str:
+    if spec.training.max_steps is not None:
+        return ""
+    return "; fewer where algorithm.max_length leaves records out, which only the tokenizer tells"
 
 
 def _rung_line(spec: SweepSpec, train_records: int) -> str:
@@ -109,16 +117,22 @@ def trained_weights(model: ModelSpec, *, is_reward: bool) -> int | None:
         return None
     if model.lora_r is None:
         return sum(math.prod(shape) for shape in shapes.values())
-    targets = model.lora_target_modules
-    trained = 0
-    for name, shape in shapes.items():
-        module = name.removesuffix(".weight")
-        leaf = module.rsplit(".", 1)[-1]
-        if len(shape) != 2 or "embed" in leaf or leaf in ("lm_head", "score", "wte", "wpe"):
-            continue
-        if targets == "all-linear" or leaf in targets:
-            trained += model.lora_r * sum(shape)
+    trained = sum(
+        model.lora_r * sum(shape)
+        for name, shape in shapes.items()
+        if len(shape) == 2 and _is_target(name.removesuffix(".weight"), model.lora_target_modules)
+    )
     return trained + (max(shape[-1] for shape in shapes.values()) if is_reward else 0)
+
+
+def _is_target(module: str, targets: str | list[str]) -> bool:
+    """Whether PEFT gives a module an adapter, by its full name and PEFT's own rules."""
+    if targets == "all-linear":
+        leaf = module.rsplit(".", 1)[-1]
+        return "embed" not in leaf and leaf not in ("lm_head", "score", "wte", "wpe")
+    if isinstance(targets, str):
+        return re.fullmatch(targets, module) is not None
+    return any(module == target or module.endswith(f".{target}") for target in targets)
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from easyds_tune.errors import ProblemsError, SpecError
 from easyds_tune.models.load import ModelKind, context_length, load_skeleton, load_tokenizer
 from easyds_tune.models.lora import target_problems, trainable_parameters
 from easyds_tune.rewards.check import check_reward_model
-from easyds_tune.spec.check import is_local_path, sweep_problems
+from easyds_tune.spec.check import NEEDS_HELD_OUT, is_local_path, sweep_problems
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.trial.quiet import quiet_libraries
@@ -33,7 +34,24 @@ def sweep_folder(spec: SweepSpec) -> Path:
     return Path(spec.output.folder) / spec.name
 
 
-def preflight(spec: SweepSpec, *, new_folder: bool = True) -> SweepRecords:
+@dataclass(frozen=True, kw_only=True)
+class CheckedRecords(SweepRecords):
+    """The records of a sweep that passed its preflight."""
+
+    fitting: int
+    """Training records that the spec's own max_length leaves: an epoch is a pass over these."""
+
+
+@dataclass(frozen=True)
+class _ModelCheck:
+    """What a model says to a spec and its records; the notes tell which records are left out."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    fitting: int = 0
+
+
+def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
     """Check a spec against this machine, its files and its models; return its records.
 
     Raises SpecError, with every problem found; nothing is started and nothing written.
@@ -43,6 +61,7 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> SweepRecords:
     if new_folder:
         problems += _folder_problems(spec)
     records: SweepRecords | None = None
+    model = _ModelCheck()
 
     def collect(check: Callable[[], list[str]], path: str) -> None:
         try:
@@ -54,23 +73,28 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> SweepRecords:
             problem if problem.startswith(SECTIONS) else f"{path}: {problem}" for problem in found
         )
 
+    def check_model() -> list[str]:
+        nonlocal model
+        model = _check_model(spec, records)
+        return model.problems
+
     try:
         records = read_records(spec.data, spec.algorithm.type, spec.judge)
     except ProblemsError as error:
         problems.extend(error.problems)
-    base = spec.model.model_name_or_path
-    collect(
-        lambda: file_problems(base) or _model_problems(spec, records), "model.model_name_or_path"
-    )
+    collect(check_model, "model.model_name_or_path")
     if spec.judge is not None:
         reward = spec.judge.reward
         collect(
             lambda: file_problems(reward.model_name_or_path) or check_reward_model(reward),
             "judge.reward.model_name_or_path",
         )
+    if spec.objective.metric == "eval/loss" and records is not None and not records.held_out:
+        problems.append(NEEDS_HELD_OUT)
     if problems or records is None:
         raise SpecError(list(dict.fromkeys(problems)))
-    return records
+    parts = vars(records) | {"notes": records.notes + model.notes}
+    return CheckedRecords(**parts, fitting=model.fitting)
 
 
 def _folder_problems(spec: SweepSpec) -> list[str]:
@@ -110,10 +134,12 @@ def file_problems(model: str) -> list[str]:
     return problems
 
 
-def _model_problems(spec: SweepSpec, records: SweepRecords | None) -> list[str]:
+def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     """LoRA targets, prompts without room for a reply, and lengths that leave no record."""
     kind: ModelKind = "reward" if spec.algorithm.type == "rm" else "causal"
-    problems: list[str] = []
+    problems = file_problems(spec.model.model_name_or_path)
+    if problems:
+        return _ModelCheck(problems)
     for params in _target_choices(spec):
         changed = spec.with_params(params).model
         skeleton = load_skeleton(changed, kind)
@@ -122,7 +148,7 @@ def _model_problems(spec: SweepSpec, records: SweepRecords | None) -> list[str]:
         if not found:
             trainable_parameters(changed, kind, skeleton)
     if records is None:
-        return problems
+        return _ModelCheck(problems)
     name = spec.model
     tokenizer = load_tokenizer(name.model_name_or_path, name.revision, name.trust_remote_code)
     encoder = Encoder(tokenizer, choose_template(tokenizer, spec.data.chat_template))
@@ -130,28 +156,28 @@ def _model_problems(spec: SweepSpec, records: SweepRecords | None) -> list[str]:
     if spec.judge is not None and limit is not None:
         room = check_room(records.prompts, encoder, spec.judge.max_new_tokens, limit)
         problems += [f"judge.prompts: {problem}" for problem in room]
-    return problems + _length_problems(spec, records, encoder, limit)
+    checked = _check_lengths(spec, records, encoder, limit)
+    return replace(checked, problems=problems + checked.problems)
 
 
-def _length_problems(
+def _check_lengths(
     spec: SweepSpec, records: SweepRecords, encoder: Encoder, limit: int | None
-) -> list[str]:
-    """Lengths that the model has no positions for or that leave no record.
-
-    What the spec's own length leaves out is added to the records' notes.
-    """
+) -> _ModelCheck:
+    """Lengths that the model has no positions for or that leave no record."""
     lengths = _searched(spec, "algorithm.max_length", spec.algorithm.max_length)
+    unwritten = "" if "max_length" in spec.algorithm.model_fields_set else ", the default"
     problems = [
         f"algorithm.max_length: must be within the model's {limit} positions, got {length}"
+        f"{unwritten}; set algorithm.max_length: {limit}, or fewer"
         for length in lengths
         if limit is not None and length > limit
     ]
     encode, fit = ENCODE[spec.algorithm.type], FIT[spec.algorithm.type]
-    for part in ("train", "held_out"):
-        if not getattr(records, part):
+    notes, fitting = [], 0
+    for what, part in (("training", records.train), ("held-out", records.held_out)):
+        if not part:
             continue
-        dataset = encode(getattr(records, part), encoder).dataset
-        what = {"train": "training", "held_out": "held-out"}[part]
+        dataset = encode(part, encoder).dataset
         for number, length in enumerate(lengths):
             fitted = fit(dataset, length)
             if len(fitted.dataset) == 0:
@@ -160,8 +186,10 @@ def _length_problems(
                 )
             elif number == 0:
                 left_out = fitted.dropped.items()
-                records.notes.extend(f"{what} records: {n} left out: {why}" for why, n in left_out)
-    return problems
+                notes += [f"{what} records: {n} left out: {why}" for why, n in left_out]
+                if part is records.train:
+                    fitting = len(fitted.dataset)
+    return _ModelCheck(problems, notes, fitting)
 
 
 def _searched(spec: SweepSpec, path: str, default: Any) -> list[Any]:

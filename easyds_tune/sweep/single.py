@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.resources import gpus_of
-from easyds_tune.spec.sweep import SweepSpec, trial_spec
+from easyds_tune.spec.sweep import SweepSpec, TrialSpec, trial_spec
 from easyds_tune.sweep.preflight import preflight
+from easyds_tune.trial.records import SweepRecords
 
 SHOWN = ("train/loss", "eval/reward", "eval/kl", "eval/accuracy", "eval/loss", "eval/length")
 
@@ -16,12 +18,33 @@ SHOWN = ("train/loss", "eval/reward", "eval/kl", "eval/accuracy", "eval/loss", "
 def train_single(spec: SweepSpec, params: dict[str, Any], folder: Path) -> int:
     """Train one configuration of a spec and print a line an evaluation; returns the exit code.
 
-    folder: new; gets checkpoints/step-XXXXXX. An exception of the trial is raised as it is.
+    folder: new; gets checkpoints/step-XXXXXX, and failure.json where the trial fails, which is
+    told in one line and as exit code 1.
     """
     if folder.exists():
         raise SpecError([f"--to: {folder} exists already; name a new folder"])
-    records = preflight(spec, new_folder=False)
+    records = preflight(spec.with_params(params), new_folder=False)
+    for note in records.notes:
+        print(f"note: {note}", flush=True)
+    trial = trial_spec(spec, "single", params, records.fitting)
 
+    from easyds_tune.trial.failure import FILE, classify, write_failure
+
+    try:
+        _train(spec, trial, records, folder)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        failure = classify(error)
+        write_failure(folder, failure)
+        where = f"the traceback is in {folder / FILE}"
+        print(f"error: {failure.type}: {failure.message}; {where}", file=sys.stderr)
+        return 1
+    print(f"checkpoints in {folder / 'checkpoints'}")
+    return 0
+
+
+def _train(spec: SweepSpec, trial: TrialSpec, records: SweepRecords, folder: Path) -> None:
     import torch
 
     from easyds_tune.trial.run import run_trial
@@ -29,12 +52,9 @@ def train_single(spec: SweepSpec, params: dict[str, Any], folder: Path) -> int:
 
     torch.set_num_threads(spec.resources.cpus_per_trial)
     device = torch.device("cuda", 0) if gpus_of(spec.resources) else torch.device("cpu")
-    trial = trial_spec(spec, "single", params, len(records.train))
     bench = Workbench(spec, records, device)
     for report in run_trial(trial, bench, folder):
         shown = " ".join(
             f"{name} {report.metrics[name]:.4g}" for name in SHOWN if name in report.metrics
         )
         print(f"step {report.step}/{trial.budget.max_steps} {shown}", flush=True)
-    print(f"checkpoints in {folder / 'checkpoints'}")
-    return 0

@@ -106,6 +106,18 @@ def test_a_reader_that_goes_away_is_no_error(workspace: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_sweep_that_loses_its_reader_has_failed_and_says_so(workspace: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "easyds_tune.cli.main", "sweep", "dpo"],
+            stdout=closed, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "error: sweep lost the reader of its output and ended\n"
+
+
 def test_a_disk_that_refuses_is_an_error_without_a_traceback(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from easyds_tune.cli.main import main
+from easyds_tune.spec.model import ModelSpec
+from easyds_tune.sweep.plan import trained_weights
 
 Refusal = Callable[..., list[str]]
 PAIR = '{"prompt": "栈是什么？", "chosen": "想想盘子。", "rejected": "后进先出。"}'
@@ -319,6 +321,30 @@ def test_a_damaged_model_file_only_hides_the_disk_it_takes(
         (model / "model.safetensors").write_bytes(content)
         assert main(["plan", "dpo", "--set", "model.model_name_or_path=./model"]) == 0
         assert "their size is known once the model is fetched" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("targets", "weights"),
+    [
+        ("all-linear", 4 * (6 + 6) + 4 * (6 + 8)),  # rank × (in + out) of q_proj and of up_proj
+        (["q_proj"], 4 * 12),
+        (["0.q_proj"], 4 * 12),
+        (["proj"], 0),
+        (["lm_head"], 4 * 106),
+        (".*_proj", 4 * 12 + 4 * 14),
+        ("q_proj", 0),  # a pattern is held against the whole name
+    ],
+)
+def test_the_adapter_is_counted_where_peft_puts_it(
+    tmp_path: Path, targets: str | list[str], weights: int
+) -> None:
+    shapes = {"model.0.q_proj.weight": [6, 6], "model.0.up_proj.weight": [8, 6],
+              "model.0.norm.weight": [6], "lm_head.weight": [100, 6]}  # fmt: skip
+    header = json.dumps({name: {"shape": shape} for name, shape in shapes.items()}).encode()
+    content = len(header).to_bytes(8, "little") + header
+    (tmp_path / "model.safetensors").write_bytes(content)
+    model = ModelSpec(model_name_or_path=str(tmp_path), lora_r=4, lora_target_modules=targets)
+    assert trained_weights(model, is_reward=False) == weights
 
 
 def test_a_plan_takes_no_time(workspace: Path) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from easyds_tune.spec.load import load_sweep
+from easyds_tune.sweep.preflight import preflight
+
 Refusal = Callable[..., list[str]]
 
 
@@ -48,6 +51,30 @@ def test_a_length_that_leaves_no_record_is_refused(sweep_refused: Refusal) -> No
     assert sweep_refused("search_space.algorithm.max_length=[8, 128]") == [
         "algorithm.max_length: 8 tokens leave no training record; raise it"
     ]
+
+
+def test_a_length_past_the_models_positions_is_refused_with_the_one_to_set(
+    sweep_refused: Refusal, workspace: Path
+) -> None:
+    problem = "algorithm.max_length: must be within the model's 512 positions, got"
+    assert sweep_refused("algorithm.max_length=600") == [
+        f"{problem} 600; set algorithm.max_length: 512, or fewer"
+    ]
+    text = (workspace / "sweeps" / "dpo.yaml").read_text(encoding="utf-8")
+    unset = text.replace("  max_length: 128\n", "")
+    (workspace / "unset.yaml").write_text(unset, encoding="utf-8")
+    assert sweep_refused(spec="unset.yaml") == [
+        f"{problem} 1024, the default; set algorithm.max_length: 512, or fewer"
+    ]
+
+
+def test_an_epoch_counts_the_records_that_fit(workspace: Path) -> None:
+    lines = [json.dumps({"prompt": "栈" * n, "chosen": "好", "rejected": "坏"}) for n in (5, 6, 90)]
+    (workspace / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    spec = load_sweep("dpo", ["data.train=pairs.jsonl", "algorithm.max_length=64"])
+    records = preflight(spec)
+    assert (len(records.train), records.fitting) == (3, 2)
+    assert records.notes == ["training records: 1 left out: prompt fills max_length 64"]
 
 
 def test_a_reward_model_without_a_scalar_head_is_refused(sweep_refused: Refusal) -> None:

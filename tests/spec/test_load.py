@@ -155,6 +155,6 @@ def test_parameters_of_one_trial_are_read_as_yaml_and_checked(folder: Path) -> N
         parse_params(spec, ["nothing", "model.lora_r=0", "seed=1"])
     assert caught.value.problems == [
         "--params nothing: must look like algorithm.beta=0.2",
+        "--params seed=1: seed is no parameter of a trial; use --set seed=1",
         "model.lora_r: the value 0 is refused: model.lora_r: must be at least 1, got 0",
-        "seed: cannot be searched; what can be is under algorithm, model, training",
     ]
