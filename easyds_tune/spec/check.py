@@ -138,7 +138,8 @@ def _is_share_and_steps(param: Param) -> bool:
     if isinstance(param, IntParam):
         return False
     if isinstance(param, ChoiceParam):
-        return any(0 < value < 1 for value in param.choice) and max(param.choice) >= 1
+        values = [float(value) for value in param.choice]  # a quoted number is one too
+        return any(0 < value < 1 for value in values) and max(values) >= 1
     whole = param.low == 0 and param.step is not None and param.step >= 1
     return param.low < 1 < param.high and not whole
 

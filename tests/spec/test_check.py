@@ -75,6 +75,7 @@ def test_a_held_out_loss_needs_held_out_records(spec: Make) -> None:
         ([0, 0.1, 0.2], False),
         ([0, 5, 10], False),
         ([0.1, 10], True),
+        (["0.1", 10], True),
         ({"low": 0, "high": 1}, False),
         ({"low": 0, "high": 10}, True),
         ({"low": 0, "high": 10, "step": 2}, False),
