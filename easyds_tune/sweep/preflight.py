@@ -174,11 +174,13 @@ def _check_lengths(
     ]
     encode, fit = ENCODE[spec.algorithm.type], FIT[spec.algorithm.type]
     notes, fitting = [], 0
-    for what, part in (("training", records.train), ("held-out", records.held_out)):
+    # Trials are measured on one held-out set, cut to the spec's own length.
+    parts = (("training", records.train, lengths), ("held-out", records.held_out, lengths[:1]))
+    for what, part, tried in parts:
         if not part:
             continue
         dataset = encode(part, encoder).dataset
-        for number, length in enumerate(lengths):
+        for number, length in enumerate(tried):
             fitted = fit(dataset, length)
             if len(fitted.dataset) == 0:
                 problems.append(

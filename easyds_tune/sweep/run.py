@@ -32,8 +32,7 @@ from easyds_tune.results.tensorboard import TensorBoardWriter
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.sweep import SweepSpec
-from easyds_tune.sweep.preflight import preflight, sweep_folder
-from easyds_tune.trial.records import SweepRecords
+from easyds_tune.sweep.preflight import CheckedRecords, preflight, sweep_folder
 
 if TYPE_CHECKING:
     from easyds_tune.sweep.recorder import Recorder
@@ -69,7 +68,7 @@ def run_sweep(spec: SweepSpec, written: str | None = None, stream: TextIO | None
 
 def _search(
     spec: SweepSpec,
-    records: SweepRecords,
+    records: CheckedRecords,
     folder: Path,
     journal: JournalWriter,
     record: SweepRecord,
@@ -101,7 +100,7 @@ def _search(
     return code
 
 
-def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Recorder) -> None:
+def _tune(spec: SweepSpec, records: CheckedRecords, folder: Path, recorder: Recorder) -> None:
     """Let Ray Tune run the trials; everything durable happens in the recorder."""
     from easyds_tune.sweep.cluster import DRIVER_ENVIRONMENT, local_ray
 
@@ -115,7 +114,7 @@ def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Record
     scratch = Path(tempfile.mkdtemp(prefix="easyds-ray-"))
     setting = SweepSetting(
         spec=spec,
-        train_records=len(records.train),
+        train_records=records.fitting,
         working_folder=str(Path.cwd()),
         folder=str(folder.resolve()),
         scratch=str(scratch),
@@ -134,7 +133,7 @@ def _tune(spec: SweepSpec, records: SweepRecords, folder: Path, recorder: Record
                 trainable,
                 tune_config=tune.TuneConfig(
                     search_alg=OptunaSearcher(spec, recorder.suggested),
-                    scheduler=make_scheduler(spec, len(records.train), recorder.decided),
+                    scheduler=make_scheduler(spec, records.fitting, recorder.decided),
                     num_samples=-1,
                     max_concurrent_trials=slot_count(spec.resources),
                     # ZeRO-3's engines keep a copy of the base each, whatever one releases.
@@ -182,19 +181,21 @@ def _signals_told_to(recorder: Recorder) -> Iterator[None]:
         restore()
 
 
-def _sweep_event(spec: SweepSpec, records: SweepRecords) -> SweepEvent:
+def _sweep_event(spec: SweepSpec, records: CheckedRecords) -> SweepEvent:
     return SweepEvent(
         name=spec.name,
         algorithm=spec.algorithm.type,
         objective=Objective(spec.objective.metric, spec.objective.mode),
         num_trials=spec.search.num_trials,
-        max_steps=spec.budget(len(records.train)).max_steps,
+        max_steps=spec.budget(records.fitting).max_steps,
         created=round(time.time(), 3),
         space={path: param.model_dump() for path, param in spec.search_space.items()},
     )
 
 
-def _write_spec(spec: SweepSpec, written: str | None, records: SweepRecords, folder: Path) -> None:
+def _write_spec(
+    spec: SweepSpec, written: str | None, records: CheckedRecords, folder: Path
+) -> None:
     """Keep the spec as written, and resolved with everything a repetition needs."""
     text = written
     if text is None:
@@ -203,7 +204,7 @@ def _write_spec(spec: SweepSpec, written: str | None, records: SweepRecords, fol
     resolved = {
         "schema": 1,
         "spec": spec.model_dump(mode="json"),
-        "budget": spec.budget(len(records.train)).model_dump(),
+        "budget": spec.budget(records.fitting).model_dump(),
         "train_records": len(records.train),
         "held_out_records": len(records.held_out),
         "judge_prompts": len(records.prompts),

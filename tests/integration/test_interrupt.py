@@ -25,7 +25,8 @@ def test_a_signal_interrupts_the_sweep(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     endless = {"max_steps": 100_000, "eval_steps": 5}
-    spec_file(tmp_path, "long", training=endless, search_space={}, search={"num_trials": 3})
+    space = {"training.learning_rate": {"low": 1e-4, "high": 1e-3}}
+    spec_file(tmp_path, "long", training=endless, search_space=space, search={"num_trials": 3})
     folder = tmp_path / "results" / "long"
     journal = folder / "journal.jsonl"
 
