@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,6 +19,15 @@ def resident_mib() -> float:
     except (OSError, IndexError, ValueError):
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+def return_free_memory() -> None:
+    """Give what this process has freed back to the system, where the C library can (glibc).
+
+    It keeps freed pages for later; a worker of many trials would seem to grow with its largest.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def memory_metrics(device: torch.device) -> dict[str, float]:

@@ -29,6 +29,7 @@ from easyds_tune.models.load import ModelKind, load_tokenizer, load_with_fresh
 from easyds_tune.rewards.reward_model import RewardModel
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
 from easyds_tune.spec.sweep import SweepSpec, TrialSpec
+from easyds_tune.trial.memory import return_free_memory
 from easyds_tune.trial.records import SweepRecords
 
 ENCODE: dict[str, Callable[..., Fitted]] = {
@@ -119,6 +120,7 @@ class Workbench:
     def _tidy(self) -> None:
         """Free what the last trial left; done before a trial, when its frames are gone."""
         gc.collect()
+        return_free_memory()
         if self._lent < 2:
             # What is alive now lives as long as the worker (the first trial still imports much):
             # it need not be searched for garbage again, which costs a tenth of a short trial.
