@@ -16,6 +16,7 @@ import torch
 from pydantic import TypeAdapter
 
 import easyds_tune.results
+from easyds_tune.cli.main import parser
 from easyds_tune.spec.algorithm import DPOSpec, RewardModelSpec, SFTSpec
 from easyds_tune.spec.argument_names import COMMON, EXTRA, RESERVED
 from easyds_tune.spec.load import load_sweep, read_yaml
@@ -180,6 +181,24 @@ def test_every_relative_link_of_a_document_points_to_something() -> None:
             if "://" not in target and not (ROOT / file.parent / target).exists():
                 broken.append(f"{file}: {target}")
     assert broken == []
+
+
+def test_every_command_of_the_readme_is_one_and_its_spec_loads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    lines = [line.partition("#")[0].split() for line in "".join(blocks).splitlines()]
+    ours = [words[1:] for words in lines if words[:1] == [".venv/bin/easyds-tune"]]
+    assert len(ours) >= 5
+    for words in ours:
+        arguments = parser().parse_args(words)
+        if "spec" in arguments:
+            load_sweep(arguments.spec, arguments.overrides)
+    targets = {words[1] for words in lines if words[:1] == ["make"]}
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert targets
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
 def test_no_tracked_file_is_larger_than_a_download_should_be() -> None:
