@@ -173,8 +173,7 @@ def _train(
     reference: nn.Module | None,
     resume_from: Path | None,
 ) -> None:
-    started = time.perf_counter()
-    trained_until = started
+    trained_until = time.perf_counter()
     trained_seconds = 0.0
 
     def reached(step: int, logs: dict[str, float]) -> None:

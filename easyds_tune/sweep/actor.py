@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,42 +107,31 @@ class TrialActor(tune.Trainable):
         self._close()
 
 
-class _failures_kept:
+@contextmanager
+def _failures_kept(folder: Path) -> Iterator[None]:
     """Leave the class, message and traceback of an exception in the trial's folder, and re-raise.
 
     Ray tells the driver of a dead actor only in words of its own.
     """
+    try:
+        yield
+    except Exception as error:
+        from easyds_tune.trial.failure import classify, write_failure
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):
-            from easyds_tune.trial.failure import classify, write_failure
-
-            write_failure(self.folder, classify(error))
+        write_failure(folder, classify(error))
+        raise
 
 
 def _open_workbench(setting: SweepSetting) -> Workbench:
     os.chdir(setting.working_folder)
     tempfile.tempdir = setting.scratch
-    import torch
-
     from easyds_tune.trial.quiet import quiet_libraries
     from easyds_tune.trial.records import read_records
-    from easyds_tune.trial.workbench import Workbench
+    from easyds_tune.trial.workbench import open_workbench
 
     quiet_libraries()
-    torch.set_num_threads(setting.threads)
-    device = torch.device("cuda", 0) if setting.gpus else torch.device("cpu")
-    if 0 < setting.gpus < 1:
-        # Ray's fractions are bookkeeping; this is what keeps a trial inside its share.
-        torch.cuda.set_per_process_memory_fraction(setting.gpus, device)
     spec = setting.spec
     records = read_records(spec.data, spec.algorithm.type, spec.judge)
     if records.hashes != setting.hashes:
         raise DataError(["the data files have changed since the sweep began; start it anew"])
-    return Workbench(spec, records, device)
+    return open_workbench(spec, records, setting.gpus, setting.threads)

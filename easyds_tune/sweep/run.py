@@ -82,12 +82,12 @@ def _search(
         recorder.append(NoteEvent(note))
     try:
         _tune(spec, records, folder, recorder)
-        code = EXIT_DONE if find_winner(rank(record)) else EXIT_NOTHING_FIT
     except (Interrupted, KeyboardInterrupt) as stop:
         recorder.interrupt()
         code = EXIT_INTERRUPTED[getattr(stop, "signum", signal.SIGINT)]
-    winner = find_winner(rank(record))
-    if code in (EXIT_DONE, EXIT_NOTHING_FIT):
+    else:
+        winner = find_winner(rank(record))
+        code = EXIT_DONE if winner else EXIT_NOTHING_FIT
         recorder.append(
             FinalEvent(
                 winner=winner.trial.id if winner else None,

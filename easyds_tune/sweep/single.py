@@ -45,14 +45,11 @@ def train_single(spec: SweepSpec, params: dict[str, Any], folder: Path) -> int:
 
 
 def _train(spec: SweepSpec, trial: TrialSpec, records: SweepRecords, folder: Path) -> None:
-    import torch
-
     from easyds_tune.trial.run import run_trial
-    from easyds_tune.trial.workbench import Workbench
+    from easyds_tune.trial.workbench import open_workbench
 
-    torch.set_num_threads(spec.resources.cpus_per_trial)
-    device = torch.device("cuda", 0) if gpus_of(spec.resources) else torch.device("cpu")
-    bench = Workbench(spec, records, device)
+    resources = spec.resources
+    bench = open_workbench(spec, records, gpus_of(resources), resources.cpus_per_trial)
     for report in run_trial(trial, bench, folder):
         shown = " ".join(
             f"{name} {report.metrics[name]:.4g}" for name in SHOWN if name in report.metrics

@@ -44,6 +44,19 @@ FIT: dict[str, Callable[[Dataset, int | None], Fitted]] = {
 }
 
 
+def open_workbench(sweep: SweepSpec, records: SweepRecords, gpus: float, threads: int) -> Workbench:
+    """A workbench on this process's slot: its GPU or share of one, or CPU threads.
+
+    gpus: share of a GPU, 0 for none; a fraction limits the memory this process can take.
+    """
+    torch.set_num_threads(threads)
+    device = torch.device("cuda", 0) if gpus else torch.device("cpu")
+    if 0 < gpus < 1:
+        # Ray's fractions are bookkeeping; this is what keeps a trial inside its share.
+        torch.cuda.set_per_process_memory_fraction(gpus, device)
+    return Workbench(sweep, records, device)
+
+
 class Workbench:
     """Loads once what all trials of a sweep share, and lends it to one trial at a time.
 
