@@ -1,46 +1,141 @@
-"""Whether a folder can be a reward model, from its configuration alone: no weights are read."""
+"""Whether a folder can be a reward model: from its configuration and its files' tables of contents.
+
+No weights are read, so this can come before anything starts.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoConfig
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
 
 from easyds_tune.errors import ModelError
 from easyds_tune.models.load import expand_home
 from easyds_tune.spec.judge import RewardModelRewardSpec
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PEFT_PREFIX = "base_model.model."
+
+Shape = tuple[int, ...]
+
 
 def check_reward_model(spec: RewardModelRewardSpec) -> list[str]:
     """What keeps a model from being a reward model; empty where it looks like one.
 
-    The weights themselves are checked where the model is loaded. Raises ModelError where the
-    configuration does not load.
+    Raises ModelError where a configuration or a file cannot be read.
     """
     name = spec.model_name_or_path
     folder = expand_home(name)
-    adapter = Path(folder) / "adapter_config.json"
-    if adapter.is_file():
-        try:
-            task = json.loads(adapter.read_text(encoding="utf-8")).get("task_type")
-        except (ValueError, AttributeError) as error:
-            raise ModelError([f"{adapter}: is not a valid adapter configuration"]) from error
-        if task == "SEQ_CLS":
-            return []
-        return [f"{name}: a reward model's adapter must be of task type SEQ_CLS, got {task}"]
+    if (Path(folder) / "adapter_config.json").is_file():
+        return check_adapter(name)
     try:
         config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # Transformers raises many classes here, all of them about input
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         # A mistyped folder such as results/mine looks like a hub name, and the hub's words mislead.
         here = Path(folder).is_dir()
         missing = "" if here else "there is no such folder here, and as a hub name: "
-        raise ModelError([f"{name}: the reward model does not load: {missing}{reason}"]) from error
+        raise ModelError(
+            [f"{name}: the reward model does not load: {missing}{_first_line(error)}"]
+        ) from error
     architecture = (config.architectures or ["no architecture"])[0]
     if not architecture.endswith("ForSequenceClassification") or config.num_labels != 1:
         return [
             f"{name}: a reward model must be a sequence classifier with one output, got "
             f"{architecture} with {config.num_labels}; train one with the rm algorithm"
         ]
+    stored = _stored_shapes(sorted(Path(folder).glob("*.safetensors")))
+    if stored and not stored.keys() & _head_shapes(config).keys():
+        return [
+            f"{name}: a reward model's weights must hold its head, and there is none; train it "
+            "with the rm algorithm, whose exports hold it"
+        ]
     return []
+
+
+def check_adapter(name: str) -> list[str]:
+    """What keeps an adapter folder from being a reward model; empty where it looks like one.
+
+    name: as written in the spec. Raises ModelError where a file in it cannot be read.
+    """
+    folder = Path(expand_home(name))
+    adapter = _adapter_config(folder)
+    if (task := adapter.get("task_type")) != "SEQ_CLS":
+        return [
+            f"{name}: a reward model's adapter must be of task type SEQ_CLS, got {task}; give one "
+            "that was trained with the rm algorithm"
+        ]
+    base = str(adapter.get("base_model_name_or_path"))
+    try:
+        config = AutoConfig.from_pretrained(expand_home(base), revision=adapter.get("revision"))
+    except Exception as error:  # as above
+        return [
+            f"{name}: the adapter's base {base} does not load: {_first_line(error)}; put it there, "
+            "or export the reward model with --merge"
+        ]
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        return [f"{name}: has no weights, no {ADAPTER_WEIGHTS}; export the reward model again"]
+    return _head_problems(name, config, _stored_shapes([folder / ADAPTER_WEIGHTS]))
+
+
+def _head_problems(name: str, config: PretrainedConfig, stored: dict[str, Shape]) -> list[str]:
+    """What is wrong with the head that an adapter brings for a base of this configuration."""
+    architecture = (config.architectures or [""])[0]
+    base_has_head = architecture.endswith("ForSequenceClassification")
+    config.num_labels = 1
+    problems = []
+    for tensor, shape in _head_shapes(config).items():
+        found = stored.get(PEFT_PREFIX + tensor)
+        if found is None and not base_has_head:
+            problems.append(
+                f"{name}: a reward model's adapter must hold its head, and {tensor} is missing "
+                "(it would be random); train it with the rm algorithm, whose exports hold it"
+            )
+        elif found is not None and found[0] != shape[0] == 1:
+            problems.append(
+                f"{name}: a reward model must have exactly one output, got {found[0]}; give an "
+                "adapter that was trained with the rm algorithm"
+            )
+    return problems[:1]
+
+
+def _head_shapes(config: PretrainedConfig) -> dict[str, Shape]:
+    """Shapes of a classifier's weights outside its trunk, by name."""
+    with torch.device("meta"):
+        classifier = AutoModelForSequenceClassification.from_config(config)
+    trunk = f"{classifier.base_model_prefix}."
+    return {
+        name: tuple(weight.shape)
+        for name, weight in classifier.named_parameters()
+        if not name.startswith(trunk)
+    }
+
+
+def _adapter_config(folder: Path) -> dict[str, Any]:
+    file = folder / "adapter_config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise ModelError([f"{file}: is not a valid adapter configuration"])
+    return config
+
+
+def _stored_shapes(files: list[Path]) -> dict[str, Shape]:
+    """Shape of each tensor in the files, by name."""
+    shapes: dict[str, Shape] = {}
+    for path in files:
+        try:
+            with safe_open(path, "pt") as file:
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ModelError([f"{path}: is not whole ({error}); fetch it again"]) from error
+    return shapes
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

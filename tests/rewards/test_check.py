@@ -4,10 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from easyds_tune.errors import ModelError
-from easyds_tune.rewards.check import check_reward_model
+from easyds_tune.rewards.check import ADAPTER_WEIGHTS, check_reward_model
+from easyds_tune.rewards.reward_model import RewardModel
 from easyds_tune.spec.judge import RewardModelRewardSpec
+from tests.models.small_models import qwen
+from tests.rewards.adapters import reward_adapter
 
 BUNDLED = Path(__file__).parents[2] / "data" / "models"
 
@@ -47,3 +52,77 @@ def test_a_folder_that_looks_like_a_hub_name_is_said_to_be_missing(
         ModelError, match=r"results/mine: .* no such folder here, and as a hub name"
     ):
         check_reward_model(spec("results/mine"))
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """The folder of a sound reward adapter; its base stands beside it."""
+    reward_adapter(qwen(tmp_path / "base"), tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def rewrite_weights(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
+    """Replace tensors of an adapter by name; None takes one out."""
+    weights = load_file(folder / ADAPTER_WEIGHTS) | change
+    kept = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    save_file(kept, folder / ADAPTER_WEIGHTS)
+
+
+def refused_alike(folder: Path) -> str:
+    """The one problem of a folder, which is also what loading it says."""
+    (problem,) = check_reward_model(spec(folder))
+    with pytest.raises(ModelError) as raised:
+        RewardModel(spec(folder), torch.device("cpu"))
+    assert raised.value.problems[0] == problem
+    return problem
+
+
+def test_an_adapter_with_a_scalar_head_is_a_reward_model(adapter: Path) -> None:
+    assert check_reward_model(spec(adapter)) == []
+
+
+def test_an_adapter_without_its_head_is_refused(adapter: Path) -> None:
+    rewrite_weights(adapter, {"base_model.model.score.weight": None})
+    problem = refused_alike(adapter)
+    assert "must hold its head, and score.weight is missing (it would be random)" in problem
+
+
+def test_an_adapter_with_several_outputs_is_refused(adapter: Path) -> None:
+    rewrite_weights(adapter, {"base_model.model.score.weight": torch.zeros(3, 32)})
+    assert "must have exactly one output, got 3; give" in refused_alike(adapter)
+
+
+def test_an_adapter_whose_base_is_gone_is_refused(adapter: Path) -> None:
+    (adapter.parent / "base").rename(adapter.parent / "moved")
+    problem = refused_alike(adapter)
+    assert f"the adapter's base {adapter.parent / 'base'} does not load" in problem
+    assert "or export the reward model with --merge" in problem
+
+
+def test_an_adapter_without_weights_is_refused(adapter: Path) -> None:
+    (adapter / ADAPTER_WEIGHTS).unlink()
+    assert f"has no weights, no {ADAPTER_WEIGHTS}; export" in refused_alike(adapter)
+
+
+def test_an_adapter_file_that_is_cut_off_is_refused(adapter: Path) -> None:
+    whole = (adapter / ADAPTER_WEIGHTS).read_bytes()
+    (adapter / ADAPTER_WEIGHTS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors: is not whole"):
+        check_reward_model(spec(adapter))
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_an_adapter_configuration_that_is_none_is_refused(adapter: Path, text: str) -> None:
+    (adapter / "adapter_config.json").write_text(text)
+    with pytest.raises(ModelError, match="is not a valid adapter configuration"):
+        check_reward_model(spec(adapter))
+
+
+def test_a_whole_model_without_its_head_is_refused(tmp_path: Path) -> None:
+    folder = qwen(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"architectures": ["Qwen2ForSequenceClassification"], "num_labels": 1}
+    config |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (problem,) = check_reward_model(spec(folder))
+    assert "weights must hold its head, and there is none; train it" in problem

@@ -28,6 +28,7 @@ from easyds_tune.rewards.reward_model import RewardModel
 from easyds_tune.spec.judge import RewardModelRewardSpec
 
 CPU = torch.device("cpu")
+STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
 TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}<end>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -128,6 +129,25 @@ def test_texts_are_put_together_as_the_rm_algorithm_trains_on_them(
     encoder = Encoder(tokenizer, choose_template(tokenizer, None))
     trained_on = reward_dataset(pairs, encoder).dataset["chosen_ids"]
     assert load(tmp_path).input_ids(PROMPTS, REPLIES) == list(trained_on)
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason=f"no shared model at {STORIES}")
+def test_a_policy_of_another_tokenizer_is_scored_on_its_text(tmp_path: Path) -> None:
+    own = AutoTokenizer.from_pretrained(STORIES)
+    own.pad_token = own.eos_token
+    own.save_pretrained(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(STORIES, num_labels=1)
+    model.config.pad_token_id = own.pad_token_id
+    model.save_pretrained(tmp_path)
+    reply = "Lily saw a big dog."
+    written = byte_tokenizer()(reply)["input_ids"]  # what a policy of bytes writes
+    text = byte_tokenizer().decode(written)
+    reward = load(tmp_path)
+    (read,) = reward.input_ids([(user("Once upon a time"),)], [text])
+    assert own.decode(read).endswith(reply + own.eos_token)
+    assert max(read) < len(own)
+    assert len(read) < len(written)
+    assert reward.score([(user("Once upon a time"),)], [text]).isfinite().all()
 
 
 def test_the_batch_a_text_sits_in_changes_nothing_but_rounding(folder: Path) -> None:
