@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
+from easyds_tune.spec.training import TrainingSpec
 
 
 def start_distributed(device: torch.device) -> None:
@@ -38,6 +41,71 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def start_engine(module: nn.Module, config: dict[str, Any], training: TrainingSpec) -> Any:
+    """A DeepSpeed engine over `module` with AdamW on its trainable weights.
+
+    config: of `deepspeed_config`; its `auto` values are filled in from the training settings, and
+    what is still `auto` is left to DeepSpeed.
+    """
+    import deepspeed
+
+    dtype = next(module.parameters()).dtype
+    values = {
+        "train_micro_batch_size_per_gpu": training.per_device_train_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "train_batch_size": training.effective_batch,
+        "gradient_clipping": training.max_grad_norm,
+    }
+    filled = {
+        key: values.get(key) if value == "auto" else _without_auto(value)
+        for key, value in config.items()
+    }
+    filled = {key: value for key, value in (values | filled).items() if value is not None}
+    for name, wanted in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        filled[name] = {**filled.get(name, {}), "enabled": dtype == wanted}
+    # Norms and biases are not decayed, as in Transformers' Trainer.
+    trained = [weight for weight in module.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [weight for weight in trained if weight.ndim > 1]},
+            {"params": [weight for weight in trained if weight.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=training.learning_rate,
+        betas=(training.adam_beta1, training.adam_beta2),
+        eps=training.training_arguments.get("adam_epsilon", 1e-8),
+        weight_decay=training.weight_decay,
+    )
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=filled)
+    tell_gradient_norm(engine)
+    return engine
+
+
+def _without_auto(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_auto(inner) for key, inner in value.items() if inner != "auto"}
+
+
+@contextmanager
+def gathered(engine: Any) -> Iterator[nn.Module]:
+    """The engine's module, whole: under ZeRO-3 with its shards gathered and its hooks removed.
+
+    Ready for generation and plain forward passes. Under ZeRO-3 it cannot be entered twice.
+    """
+    if engine.zero_optimization_stage() != 3:
+        yield engine.module
+        return
+    import deepspeed
+    from trl.models.utils import add_hooks, remove_hooks
+
+    with deepspeed.zero.GatheredParameters(engine.module.parameters()):
+        remove_hooks(engine)
+        try:
+            yield engine.module
+        finally:
+            add_hooks(engine)
 
 
 def tell_gradient_norm(engine: Any) -> None:

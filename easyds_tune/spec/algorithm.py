@@ -7,11 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from easyds_tune.spec.base import LARGEST, Spec
+from easyds_tune.spec.judge import RewardModelRewardSpec
 
 DPOLoss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
     "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 ]  # fmt: skip
+
+KLEstimator = Literal["k1", "k2", "k3"]
 
 
 class SFTSpec(Spec):
@@ -55,4 +58,92 @@ class DPOSpec(Spec):
     """Discount of the longer reply's surplus tokens (LD-DPO, arXiv 2409.06411); null is off."""
 
 
-AlgorithmSpec = Annotated[SFTSpec | RewardModelSpec | DPOSpec, Field(discriminator="type")]
+class PPOSpec(Spec):
+    """Proximal policy optimisation against a reward, held near its start by a KL target (ours).
+
+    A step is one rollout: replies are drawn and scored, then `num_ppo_epochs` passes are made over
+    them in mini-batches of the effective batch, one optimizer update each.
+    """
+
+    type: Literal["ppo"]
+    """Selects this algorithm."""
+    reward: RewardModelRewardSpec
+    """What training maximises; the judge's reward is its own choice, better another one."""
+    ref_model_name_or_path: str | None = None
+    """The model KL is measured from. It is always the policy's start; null says so too."""
+
+    rollout_batch_size: int = Field(64, ge=1, le=LARGEST)
+    """Replies drawn a step; a multiple of the effective batch and of `num_generations`."""
+    num_generations: int = Field(1, ge=1, le=LARGEST)
+    """Replies to each prompt; at least 2 for rloo and grpo, which compare them."""
+    rollout_forward_batch_size: int = Field(64, ge=1, le=LARGEST)
+    """Replies drawn and measured at a time; changes memory and speed only."""
+    response_length: int = Field(128, ge=1, le=LARGEST)
+    """Longest reply, in tokens, the end token included."""
+    max_prompt_length: int | None = Field(None, ge=1, le=LARGEST)
+    """Prompts of more tokens are left out, and counted; null takes all, if the model has room."""
+    temperature: float = Field(1.0, gt=0)
+    """Of drawing replies, and so of the log-probabilities that the losses see."""
+    missing_eos_penalty: float = Field(1.0, ge=0)
+    """Taken off the score of a reply that was cut off before its end token."""
+    normalize_rewards: bool = False
+    """Shift and scale scores by the mean and spread of all scores of the trial so far."""
+    reward_clip: float | None = Field(None, gt=0)
+    """Scores (normalised ones, if they are) are cut off at plus and minus this; null: not."""
+
+    kl_controller: Literal["adaptive", "fixed"] = "adaptive"
+    """`adaptive` moves the penalty's coefficient until the KL meets `kl_target`."""
+    kl_target: float = Field(0.1, gt=0)
+    """KL to the start that `adaptive` aims at, in nats per token, measured on the rollouts."""
+    kl_horizon: float | None = Field(None, gt=0)
+    """Steps in which the coefficient moves by a fifth at most; null is a fiftieth of the budget."""
+    kl_coef: float = Field(0.05, ge=0)
+    """Coefficient of the KL penalty per token: the first one, or the only one of `fixed`."""
+    kl_estimator: KLEstimator = "k1"
+    """How the penalty estimates the KL at each drawn token; k1 is unbiased, k3 never negative."""
+
+    advantage_estimator: Literal["gae", "rloo", "grpo"] = "gae"
+    """`gae` learns a value head; `rloo` and `grpo` compare replies to one prompt instead."""
+    gamma: float = Field(1.0, gt=0, le=1)
+    """Discount per token (gae)."""
+    lam: float = Field(0.95, ge=0, le=1)
+    """GAE's λ: 1 trusts the rewards alone, 0 the value head alone."""
+    whiten_advantages: bool = True
+    """Bring advantages to mean 0 and variance 1 over the tokens of a step."""
+
+    num_ppo_epochs: int = Field(4, ge=1, le=LARGEST)
+    """Passes over a step's replies."""
+    cliprange: float = Field(0.2, gt=0)
+    """The probability ratio stops counting beyond 1 ± this."""
+    cliprange_value: float = Field(0.2, gt=0)
+    """The value prediction stops counting beyond the old one ± this."""
+    vf_coef: float = Field(0.1, ge=0)
+    """Weight of the value loss."""
+    entropy_coef: float = Field(0.0, ge=0)
+    """Weight of an entropy bonus; 0 is usual where a KL penalty is."""
+    max_approx_kl: float | None = Field(None, gt=0)
+    """Ends a step's updates once they moved the policy this far, in nats per token; null: never."""
+
+    lr_adjust_factor: float = Field(1.0, ge=1)
+    """Divide the learning rate by this after a step whose KL is well over its target, multiply
+    where it is well under, after warm-up; 1 is off, 1.5 is usual."""
+    lr_adjust_band: float = Field(2.0, gt=1)
+    """Well over and well under: more than this times the target, less than the target over this."""
+    lr_adjust_limit: float = Field(10.0, ge=1)
+    """The learning rate stays within this factor of its schedule."""
+
+
+AlgorithmSpec = Annotated[
+    SFTSpec | RewardModelSpec | DPOSpec | PPOSpec, Field(discriminator="type")
+]
+
+
+def length_field(algorithm: AlgorithmSpec) -> str:
+    """The field that says which training records are too long."""
+    return "max_prompt_length" if algorithm.type == "ppo" else "max_length"
+
+
+def length_limit(algorithm: AlgorithmSpec) -> int | None:
+    """The longest training record, in tokens; None where all are taken."""
+    limit: int | None = getattr(algorithm, length_field(algorithm))
+    return limit

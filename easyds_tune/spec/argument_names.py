@@ -31,6 +31,15 @@ EXTRA = {
 }
 # fmt: on
 
+OWN_PPO = frozenset({"adam_epsilon", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs"})
+"""What our own PPO takes; it is built on none of TRL's config classes."""
+
+
+def passed_on(kind: str) -> frozenset[str]:
+    """The arguments that `training.training_arguments` may hold for an algorithm."""
+    return OWN_PPO if kind == "ppo" else COMMON | EXTRA[kind]
+
+
 _WHY = {
     "the sweep keeps checkpoints and folders itself": (
         "output_dir",

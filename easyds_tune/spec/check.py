@@ -11,7 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from easyds_tune.errors import SpecError
-from easyds_tune.spec.argument_names import COMMON, EXTRA, RESERVED
+from easyds_tune.spec.algorithm import PPOSpec
+from easyds_tune.spec.argument_names import RESERVED, passed_on
+from easyds_tune.spec.base import Spec
+from easyds_tune.spec.check_ppo import ppo_problems
 from easyds_tune.spec.data import DataSource, DataSpec
 from easyds_tune.spec.deepspeed import batch_problems, clipping_problems, deepspeed_config
 from easyds_tune.spec.judge import JudgeSpec
@@ -26,6 +29,7 @@ JUDGED = ["eval/reward", "eval/kl", "eval/kl_k1", "eval/kl_sequence", "eval/leng
 METRICS = {
     "sft": [*JUDGED, "eval/loss"],
     "dpo": JUDGED,
+    "ppo": JUDGED,
     "rm": ["eval/accuracy", "eval/loss", "eval/margin"],
 }
 """What may be an objective: measured alike in all trials."""
@@ -34,6 +38,9 @@ NEEDS_HELD_OUT = (
     "is held out; give data.eval, or an eval_fraction such as 0.1"
 )
 ADAPTER_CONFIG = "adapter_config.json"
+EFFECTIVE_BATCH = (
+    "training.per_device_train_batch_size", "training.gradient_accumulation_steps",
+)  # fmt: skip
 SEARCHABLE = ("algorithm", "model", "training")
 FIXED = {
     "algorithm.type": "a sweep trains with one algorithm",
@@ -56,7 +63,8 @@ def spec_problems(spec: SweepSpec) -> list[str]:
         *_argument_problems(spec),
         *_search_problems(spec),
         *_deepspeed_problems(spec),
-        *missing_files(spec.model, spec.judge, spec.data),
+        *ppo_problems(spec),
+        *missing_files(spec.model, spec.judge, spec.data, spec.algorithm),
     ]
 
 
@@ -97,7 +105,7 @@ def _budget_problems(spec: SweepSpec) -> list[str]:
 
 
 def _argument_problems(spec: SweepSpec) -> list[str]:
-    known = COMMON | EXTRA[spec.algorithm.type]
+    known = passed_on(spec.algorithm.type)
     problems = []
     for name in spec.training.training_arguments:
         path = f"training.training_arguments.{name}"
@@ -191,6 +199,8 @@ def param_problems(spec: SweepSpec, params: dict[str, Any]) -> list[str]:
 
 def _path_problem(spec: SweepSpec, path: str) -> str | None:
     """Why a dotted path cannot be searched."""
+    if path.startswith("algorithm.reward."):
+        return "cannot be searched: all trials train on one reward"
     if path in FIXED:
         return f"cannot be searched: {FIXED[path]}"
     head, _, rest = path.partition(".")
@@ -252,7 +262,8 @@ def _deepspeed_problems(spec: SweepSpec) -> list[str]:
     clips = "training.max_grad_norm" in spec.search_space
     if clips and not problems and config.get("gradient_clipping", "auto") != "auto":
         return ["deepspeed.gradient_clipping: must be auto where max_grad_norm is searched"]
-    if spec.searches_batch and not problems:
+    searched = any(field in spec.search_space for field in EFFECTIVE_BATCH)
+    if searched and not problems:
         fixed = [key for key in ("train_batch_size", "train_micro_batch_size_per_gpu",
                                  "gradient_accumulation_steps")
                  if config.get(key, "auto") != "auto"]  # fmt: skip
@@ -266,7 +277,10 @@ def is_local_path(name: str) -> bool:
 
 
 def missing_files(
-    model: ModelSpec | None, judge: JudgeSpec | None, data: DataSpec | None
+    model: ModelSpec | None,
+    judge: JudgeSpec | None,
+    data: DataSpec | None,
+    algorithm: Spec | None = None,
 ) -> list[str]:
     """Local models and data files that are not there; None for a section that is itself wrong."""
     problems = []
@@ -275,6 +289,8 @@ def missing_files(
         models["model.model_name_or_path"] = model.model_name_or_path
     if judge:
         models["judge.reward.model_name_or_path"] = judge.reward.model_name_or_path
+    if isinstance(algorithm, PPOSpec):
+        models["algorithm.reward.model_name_or_path"] = algorithm.reward.model_name_or_path
     for path, name in models.items():
         folder = os.path.expanduser(name)
         if is_local_path(name) and not any(

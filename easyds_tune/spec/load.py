@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from easyds_tune.errors import SpecError
+from easyds_tune.spec.algorithm import PPOSpec
 from easyds_tune.spec.base import Spec
 from easyds_tune.spec.check import (
     FIXED,
@@ -231,6 +232,7 @@ def _file_problems(raw: dict[str, Any]) -> list[str]:
         _section(ModelSpec, raw.get("model")),
         _section(JudgeSpec, raw.get("judge")),
         _section(DataSpec, raw.get("data")),
+        _section(PPOSpec, raw.get("algorithm")),
     )
 
 

@@ -13,7 +13,7 @@ def rungs(spec: SweepSpec, train_records: int | None = None) -> list[int]:
     if spec.scheduler.type == "none":
         return []
     budget = spec.budget(train_records)
-    unit = spec.training.effective_batch if spec.searches_batch else 1
+    unit = spec.examples_per_step if spec.searches_batch else 1
     rung = float(spec.scheduler.grace_period or budget.eval_steps)
     found: list[int] = []
     while rung < budget.max_steps:

@@ -19,7 +19,20 @@ from easyds_tune.spec.search import ObjectiveSpec, Param, SchedulerSpec, SearchS
 from easyds_tune.spec.training import TrainingSpec
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
-BATCH_FIELDS = ("training.per_device_train_batch_size", "training.gradient_accumulation_steps")
+
+
+def batch_fields(algorithm: AlgorithmSpec) -> tuple[str, ...]:
+    """The fields that decide how many examples a step takes."""
+    if algorithm.type == "ppo":
+        return ("algorithm.rollout_batch_size",)
+    return ("training.per_device_train_batch_size", "training.gradient_accumulation_steps")
+
+
+def examples_per_step(algorithm: AlgorithmSpec, training: TrainingSpec) -> int:
+    """Records an optimizer step takes; for PPO, whose step is a rollout, the replies it draws."""
+    if algorithm.type == "ppo":
+        return algorithm.rollout_batch_size
+    return training.effective_batch
 
 
 def trial_id(number: int) -> str:
@@ -64,7 +77,7 @@ class SweepSpec(Spec):
     data: DataSpec
     """Training data."""
     judge: JudgeSpec | None = None
-    """The evaluation that SFT and DPO trials share; a reward model has none."""
+    """The evaluation that SFT, DPO and PPO trials share; a reward model has none."""
     training: TrainingSpec
     """Optimiser and budget."""
     deepspeed: str | dict[str, Any] = "zero2"
@@ -116,7 +129,12 @@ class SweepSpec(Spec):
     @property
     def searches_batch(self) -> bool:
         """Whether the effective batch differs between trials; budgets are then in examples."""
-        return any(field in self.search_space for field in BATCH_FIELDS)
+        return any(field in self.search_space for field in batch_fields(self.algorithm))
+
+    @property
+    def examples_per_step(self) -> int:
+        """Examples a step of the default configuration takes."""
+        return examples_per_step(self.algorithm, self.training)
 
     @property
     def time_attr(self) -> str:
@@ -143,8 +161,10 @@ class SweepSpec(Spec):
         else:
             if train_records is None:
                 raise ValueError("a budget in epochs needs the number of training records")
-            epochs = training.num_train_epochs or 0.0
-            steps = max(1, math.ceil(epochs * train_records / training.effective_batch))
+            algorithm = self.algorithm
+            replies = algorithm.num_generations if algorithm.type == "ppo" else 1
+            examples = (training.num_train_epochs or 0.0) * train_records * replies
+            steps = max(1, math.ceil(examples / self.examples_per_step))
         return Budget(
             max_steps=steps, eval_steps=training.eval_steps or max(1, math.ceil(steps / 5))
         )
@@ -176,6 +196,11 @@ class TrialSpec(Spec):
     objective: ObjectiveSpec
     """The metric the trial is judged by."""
 
+    @property
+    def examples_per_step(self) -> int:
+        """Examples a step takes."""
+        return examples_per_step(self.algorithm, self.training)
+
 
 def trial_spec(
     sweep: SweepSpec, trial_id: str, params: dict[str, Any], train_records: int | None = None
@@ -183,12 +208,12 @@ def trial_spec(
     """The complete configuration of one trial of `sweep`.
 
     A searched batch keeps the number of examples: the trial's steps shrink as its batch grows, and
-    so does a warm-up that is counted in steps. Evaluations never come before a rung.
+    so does what is counted in steps: a warm-up, a KL horizon. Evaluations never come before a rung.
     """
     spec = sweep.with_params(params)
     budget = sweep.budget(train_records)
-    scale = sweep.training.effective_batch / spec.training.effective_batch
-    training = spec.training
+    scale = sweep.examples_per_step / spec.examples_per_step
+    training, algorithm = spec.training, spec.algorithm
     if scale != 1:
         budget = Budget(
             max_steps=max(min(1, budget.max_steps), round(budget.max_steps * scale)),
@@ -197,15 +222,19 @@ def trial_spec(
         if training.warmup_steps >= 1:
             warmup_steps = max(1, round(training.warmup_steps * scale))
             training = training.model_copy(update={"warmup_steps": warmup_steps})
+        if algorithm.type == "ppo" and algorithm.kl_horizon is not None:
+            horizon = algorithm.kl_horizon * scale
+            algorithm = algorithm.model_copy(update={"kl_horizon": horizon})
     return TrialSpec(
         trial_id=trial_id,
         params=params,
         budget=budget,
         training=training,
+        algorithm=algorithm,
         **{
             key: getattr(spec, key)
             for key in (
-                "seed", "algorithm", "model", "data", "judge", "deepspeed", "objective",
+                "seed", "model", "data", "judge", "deepspeed", "objective",
             )
         },
     )  # fmt: skip

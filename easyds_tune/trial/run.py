@@ -63,7 +63,7 @@ def run_trial(
             metrics |= memory_metrics(bench.device)
             yield Report(
                 step=row.step,
-                examples=row.step * spec.training.effective_batch,
+                examples=row.step * spec.examples_per_step,
                 metrics=metrics,
                 checkpoint=checkpoint,
                 is_last=row.step >= spec.budget.max_steps,

@@ -14,9 +14,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen2ForCausalLM
 
-from easyds_tune.judge import kl as kl_module
-from easyds_tune.judge.kl import ReplyKL, reply_kl, token_kl
+from easyds_tune.models import kl as kl_module
 from easyds_tune.models.generate import Sampling, generate, without_adapter
+from easyds_tune.models.kl import ReplyKL, reply_kl, token_kl
 
 PAD = 0
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [15, 16]]

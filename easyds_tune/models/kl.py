@@ -7,7 +7,6 @@ replies were drawn at temperature 1, more noise.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -15,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from easyds_tune.models.generate import evaluating, pad_left, unwrap
+from easyds_tune.models.generate import evaluating, unwrap
+from easyds_tune.models.replies import keeps_tail, reply_batch, reply_logits
 
 Reference = Callable[[], AbstractContextManager[nn.Module]]
 """`with reference() as model:` gives the model to compare with; for LoRA that is
@@ -72,13 +72,13 @@ def reply_kl(
     full = torch.zeros(len(order), dtype=torch.float64)
     k1 = torch.zeros(len(order), dtype=torch.float64)
     vocab = unwrap(policy).config.get_text_config().vocab_size
-    keeps_tail = _takes_logits_to_keep(policy)
+    has_tail = keeps_tail(policy)
     start = 0
     with torch.no_grad(), evaluating(policy):
         while start < len(order):
             rows = order[start : start + batch_size]
             width = max(len(reply_ids[index]) for index in rows) + 1
-            if not keeps_tail:
+            if not has_tail:
                 width += max(len(prompt_ids[index]) for index in rows)
             rows = rows[: max(1, MAX_LOGITS // (width * vocab))]
             sums = _batch_kl(
@@ -101,23 +101,13 @@ def _batch_kl(
     pad_token_id: int,
 ) -> ReplyKL:
     """`reply_kl` of rows that fit in one forward pass."""
-    device = unwrap(policy).device
-    # Prompts end and replies begin in one column, so the last columns hold every reply position.
-    input_ids, mask = pad_left(prompts, pad_token_id)
-    longest = max(map(len, replies))
-    padding = [longest - len(reply) for reply in replies]
-    tail = [list(reply) + [pad_token_id] * pad for reply, pad in zip(replies, padding, strict=True)]
-    tail_mask = [[1] * (longest - pad) + [0] * pad for pad in padding]
-    input_ids = torch.cat([input_ids, torch.tensor(tail)], dim=1).to(device)
-    mask = torch.cat([mask, torch.tensor(tail_mask)], dim=1).to(device)
-
-    policy_logits = _tail_logits(policy, input_ids, mask, longest + 1)
+    batch = reply_batch(prompts, replies, pad_token_id, unwrap(policy).device)
+    policy_logits = reply_logits(policy, batch)
     with reference() as model, evaluating(model):
-        reference_logits = _tail_logits(model, input_ids, mask, longest + 1)
+        reference_logits = reply_logits(model, batch)
 
-    # Column c of the tail predicts reply token c; the last one predicts beyond the reply.
-    row, column = mask[:, -longest:].nonzero(as_tuple=True)
-    tokens = input_ids[:, -longest:][row, column]
+    row, column = batch.mask.nonzero(as_tuple=True)
+    tokens = batch.tokens[row, column]
     block = max(1, MAX_LOG_PROBS // policy_logits.shape[-1])
     pieces = [
         token_kl(
@@ -132,21 +122,3 @@ def _batch_kl(
     sums[0].index_add_(0, row.cpu(), torch.cat([piece.full for piece in pieces]).cpu().double())
     sums[1].index_add_(0, row.cpu(), torch.cat([piece.k1 for piece in pieces]).cpu().double())
     return ReplyKL(sums[0], sums[1])
-
-
-def _tail_logits(model: nn.Module, input_ids: Tensor, mask: Tensor, count: int) -> Tensor:
-    """Logits of the last `count` columns: (rows, count, vocab)."""
-    causal_lm = unwrap(model)
-    accepted = inspect.signature(type(causal_lm).forward).parameters
-    inputs = {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}
-    if "position_ids" in accepted:
-        # Left padding must not shift positions, learned ones above all.
-        inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_min(0)
-    if _takes_logits_to_keep(model):
-        inputs["logits_to_keep"] = count
-    logits: Tensor = causal_lm(**inputs).logits
-    return logits[:, -count:]
-
-
-def _takes_logits_to_keep(model: nn.Module) -> bool:
-    return "logits_to_keep" in inspect.signature(type(unwrap(model)).forward).parameters
