@@ -1,9 +1,9 @@
 """TRL 1.12.0's PPOTrainer on a `Task`: the side of `ppo_vs_trl.py` that it is compared with.
 
-Set up to be as fast and as small as it can be: replies drawn and scored in one batch each, no
-sample generations, no saving, no logging, no gradient checkpointing, the reference by switching
-the adapter off, and no DeepSpeed, which only adds work where one process trains. What cannot be
-set: its value model is a whole second model that is trained in full.
+Set up to be as fast as it can be: replies drawn and scored in one batch each, the reference by
+switching the adapter off, no sample generations, no saving, no reporting, no gradient
+checkpointing (ours has none either), and no DeepSpeed, which has nothing to divide where one
+process trains. What cannot be set: its values come from a whole second model, trained in full.
 """
 
 from __future__ import annotations
