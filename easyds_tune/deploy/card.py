@@ -53,11 +53,19 @@ class ModelCard:
 
 
 def render_card(
-    card: ModelCard, base: ModelSpec, base_name: str, kind: ModelKind, form: Form, folder: Path
+    card: ModelCard,
+    base: ModelSpec,
+    base_name: str,
+    kind: ModelKind,
+    form: Form,
+    folder: Path,
+    *,
+    started_from: Path | None = None,
 ) -> str:
     """The card as Markdown, with the YAML header that model hubs read.
 
     base_name: the base as the export refers to it; folder: where the export will lie.
+    started_from: the adapter that the trial started from, which these weights hold already.
     """
     header = {
         "base_model": base_name,
@@ -67,6 +75,11 @@ def render_card(
     }
     facts = {
         "Base model": base_name + (f" (revision {base.revision})" if base.revision else ""),
+        **(
+            {"Started from": f"the adapter {started_from}, held in these weights"}
+            if started_from
+            else {}
+        ),
         "Algorithm": card.algorithm,
         "Sweep, trial, step": f"{card.sweep}, {card.trial}, {card.step}",
         "Training data": f"SHA-256 {card.data_hash}",

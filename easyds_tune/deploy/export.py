@@ -33,7 +33,8 @@ from easyds_tune.deploy.verify import (
     rms_difference,
 )
 from easyds_tune.errors import ExportError, SpecError
-from easyds_tune.models.load import ModelKind, load_model, load_tokenizer
+from easyds_tune.models.load import ModelKind, load_model
+from easyds_tune.models.start import load_start_tokenizer, start_of
 from easyds_tune.spec.model import ModelSpec
 from easyds_tune.trial.checkpoint import verify_checkpoint
 
@@ -79,10 +80,12 @@ def export(
 
     checkpoint: a trial's checkpoint folder; its manifest is verified first, its optimizer state
     stays where it is.
+    base: what the trial started from. Where that is an adapter, the checkpoint holds it already and
+    stands on the adapter's own base; tokenizer and template are the adapter's.
     merge: add the LoRA weights to the base and write a whole model; computed in float32, written in
     the base's own type (or `base.dtype`). A model that was trained whole is whole either way.
     chat_template: the spec's field, resolved as for training: Jinja text, a file under
-    `working_folder`, `none` for plain text, or None for what the base's tokenizer gives. The
+    `working_folder`, `none` for plain text, or None for what the start's tokenizer gives. The
     exported tokenizer has the template that results.
 
     `to` appears whole or not at all. Raises SpecError where it is occupied or the template's file
@@ -96,9 +99,11 @@ def export(
     base = base.model_copy(
         update={"model_name_or_path": base_reference(base), "attn_implementation": None}
     )
+    start = start_of(base)
+    base = start.base
     is_adapter = (checkpoint / "adapter_config.json").is_file()
     form: Form = "full" if not is_adapter else "merged" if merge else "adapter"
-    tokenizer = load_tokenizer(base.model_name_or_path, base.revision, base.trust_remote_code)
+    tokenizer = load_start_tokenizer(start)
     template = choose_template(tokenizer, chat_template, working_folder)
     trained = Encoder(tokenizer, template)
 
@@ -112,7 +117,9 @@ def export(
         refuse_other_text(folder, trained, base.trust_remote_code)
         if kind == "causal":
             _generation_config(base).save_pretrained(folder)
-        text = render_card(card, base, base.model_name_or_path, kind, form, to)
+        text = render_card(
+            card, base, base.model_name_or_path, kind, form, to, started_from=start.adapter
+        )
         (folder / "README.md").write_text(text, encoding="utf-8")
         difference = _compare(check, base, kind, form, folder)
         files = sorted(path for path in folder.iterdir() if path.is_file())

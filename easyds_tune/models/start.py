@@ -54,16 +54,16 @@ def start_of(spec: ModelSpec) -> Start:
         return Start(spec, None)
     folder = folder.resolve()
     config = _read_config(folder)
-    problems = _config_problems(config) + _weight_problems(folder)
+    base = _base_of(spec, config)
+    found = _config_problems(config) + _weight_problems(folder) + _base_problems(base)
+    problems = [f"{folder}: {problem}" for problem in found]
     if spec.lora_r is None:
         problems.append(
-            "model.lora_r must be a rank where the model is an adapter, got null: the whole base "
-            f"cannot be trained under it; set model.lora_r: 16, or {MERGE}"
+            f"model.lora_r: must be a rank where the model is an adapter, {folder}, got null: the "
+            f"base under it cannot be trained whole; set model.lora_r: 16, or {MERGE}"
         )
-    base = _base_of(spec, config)
-    problems += _base_problems(base)
     if problems:
-        raise ModelError([f"{folder}: {problem}" for problem in problems])
+        raise ModelError(problems)
     return Start(base, folder)
 
 

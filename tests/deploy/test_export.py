@@ -18,8 +18,11 @@ from transformers import (
 
 from easyds_tune.data.template import Template, choose_template
 from easyds_tune.deploy.export import base_reference, export
-from easyds_tune.errors import CheckpointError, ExportError, SpecError
+from easyds_tune.errors import CheckpointError, ExportError, ModelError, SpecError
+from easyds_tune.models.stack import save_adapter, with_policy_adapter
+from easyds_tune.models.start import start_of
 from easyds_tune.spec.model import ModelSpec
+from easyds_tune.trial.checkpoint import write_checkpoint
 from tests.deploy.tiny import (
     CARD,
     adapter_checkpoint,
@@ -29,6 +32,7 @@ from tests.deploy.tiny import (
     encoder_base,
     reward_model,
 )
+from tests.models.adapters import edit_config, moved, sft_adapter
 
 IDS = torch.tensor([[5, 77, 130, 9, 200, 41]])
 TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
@@ -388,3 +392,65 @@ def test_the_bundled_model_exports(tmp_path: Path, merge: bool) -> None:
     report = export(trained, spec(BUNDLED), "causal", tmp_path / "out", merge=merge, card=CARD)
     assert report.largest_difference <= report.tolerance
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+
+
+@pytest.fixture(scope="module")
+def sft(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter to start from, whose chats look other than the base's."""
+    return sft_adapter(tmp_path_factory.mktemp("sft") / "export", base, template=TEMPLATE)
+
+
+def stacked_checkpoint(base: Path, sft: Path, folder: Path) -> tuple[Path, torch.Tensor]:
+    """A checkpoint of a policy that started from an adapter, and the live policy's logits."""
+    fresh = spec(base, lora_r=4, lora_alpha=8, lora_target_modules=["q_proj", "o_proj"])
+    policy = with_policy_adapter(AutoModelForCausalLM.from_pretrained(base), fresh, sft)
+    moved(policy, 0.1)
+    written = write_checkpoint(folder, "003", 30, lambda to: save_adapter(policy, to))
+    return written.path, logits(policy)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_policy_that_started_from_an_adapter_stands_on_the_plain_base(
+    base: Path, sft: Path, tmp_path: Path, merge: bool
+) -> None:
+    trained, wanted = stacked_checkpoint(base, sft, tmp_path / "checkpoint")
+    to = tmp_path / "out"
+    report = export(trained, spec(sft), "causal", to, merge=merge, card=CARD)
+
+    assert report.form == ("merged" if merge else "adapter")
+    plain = AutoModelForCausalLM.from_pretrained(to if merge else base)
+    loaded = plain if merge else PeftModel.from_pretrained(plain, to)
+    torch.testing.assert_close(logits(loaded), wanted, atol=1e-4 if merge else 5e-5, rtol=0)
+    start = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), sft)
+    assert (wanted - logits(start)).abs().max() > 0.1
+    assert chosen(to).text == TEMPLATE
+    card = (to / "README.md").read_text(encoding="utf-8")
+    assert f"base_model: {base}" in card
+    assert f"| Started from | the adapter {sft}, held in these weights |" in card
+    if not merge:
+        config = json.loads((to / "adapter_config.json").read_text(encoding="utf-8"))
+        assert config["base_model_name_or_path"] == str(base)
+        assert (config["r"], config["lora_alpha"]) == (7, 7)
+
+
+def test_an_export_of_a_stacked_policy_is_a_start_again(
+    base: Path, sft: Path, tmp_path: Path
+) -> None:
+    trained, wanted = stacked_checkpoint(base, sft, tmp_path / "checkpoint")
+    export(trained, spec(sft), "causal", tmp_path / "first", merge=False, card=CARD)
+    start = start_of(spec(tmp_path / "first"))
+    assert start.base.model_name_or_path == str(base)
+    policy = with_policy_adapter(
+        AutoModelForCausalLM.from_pretrained(base), start.base, start.adapter
+    )
+    torch.testing.assert_close(logits(policy), wanted, atol=5e-5, rtol=0)
+
+
+def test_a_start_that_lost_its_base_is_not_exported(
+    base: Path, sft: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    lost = sft_adapter(tmp_path / "lost", base)
+    edit_config(lost, base_model_name_or_path=str(tmp_path / "gone"))
+    with pytest.raises(ModelError, match="gone does not load"):
+        export(checkpoint, spec(lost), "causal", tmp_path / "out", merge=False, card=CARD)
+    assert not (tmp_path / "out").exists()
