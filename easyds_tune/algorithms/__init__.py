@@ -26,6 +26,10 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
         from easyds_tune.algorithms import rm
 
         return rm.train(spec, inputs, resume_from)
+    if spec.algorithm.type == "ppo":
+        from easyds_tune.algorithms import ppo
+
+        return ppo.train(spec, inputs, resume_from)
     from easyds_tune.algorithms import dpo
 
     return dpo.train(spec, inputs, resume_from)

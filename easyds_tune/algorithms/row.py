@@ -12,6 +12,9 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from easyds_tune.data.tokenise import Encoder
+from easyds_tune.rewards.reward import Reward
+
 ModelContext = Callable[[], AbstractContextManager[nn.Module]]
 
 
@@ -19,19 +22,32 @@ ModelContext = Callable[[], AbstractContextManager[nn.Module]]
 class TrialInputs:
     """What a trial starts from. The algorithm may wrap and train `base`; it owns it until the end.
 
-    train: tokenised, as the algorithm's TRL collator takes it, no longer than `max_length`.
+    encoder: made the tokens of all data; its tokenizer is the policy's.
+    train: tokenised, as the algorithm takes it, no longer than its limit.
     held_out: records that are never trained on, the same for all trials; None where there are none.
     load_reference: a frozen copy of the start, for full fine-tuning; LoRA needs none.
     fresh_modules: names of the base's modules that no file holds; the adapter carries them.
+    end_token_ids: what ends a reply.
+    start: folder of a frozen adapter that the trial starts from; None starts from the base.
+    reward: what PPO maximises; None for the others.
     """
 
     base: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
     train: Dataset
     held_out: Dataset | None
     device: torch.device
     load_reference: Callable[[], PreTrainedModel]
     fresh_modules: tuple[str, ...] = ()
+    end_token_ids: tuple[int, ...] = ()
+    start: Path | None = None
+    reward: Reward | None = None
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The policy's tokenizer."""
+        tokenizer: PreTrainedTokenizerBase = self.encoder.tokenizer
+        return tokenizer
 
 
 @dataclass(frozen=True)

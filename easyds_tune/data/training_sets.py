@@ -1,4 +1,4 @@
-"""Tokenised records as the `datasets.Dataset` that each of TRL's trainers takes as it is.
+"""Tokenised records as the `datasets.Dataset` that each algorithm takes as it is.
 
 Encoding does not depend on a length limit, so one encoded set serves every trial; `fit_*` cuts it
 to a trial's `max_length` in milliseconds, by TRL's own rules. Nothing is cached on disk.
@@ -15,10 +15,11 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from easyds_tune.data.records import Conversation, PlainText, PreferencePair
+from easyds_tune.data.records import Conversation, PlainText, PreferencePair, Prompt
 from easyds_tune.data.tokenise import IGNORED, Encoder, Ids
 
 _TOKENS = pa.list_(pa.int32())
+_MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 
 
 class Fitted(NamedTuple):
@@ -55,6 +56,27 @@ def reward_dataset(
         for pair in encoder.pairs(records)
     ]
     return fit_reward(_dataset(rows, ("chosen_ids", "rejected_ids")), max_length)
+
+
+def ppo_dataset(
+    records: Sequence[Prompt], encoder: Encoder, max_length: int | None = None
+) -> Fitted:
+    """Columns `prompt_ids`, to generate from, and `messages`, for a reward to read."""
+    chats = [record.messages for record in records]
+    rows = [{"prompt_ids": ids} for ids in encoder.prompts(chats)]
+    dataset = _dataset(rows, ("prompt_ids",))
+    messages = pa.array([list(chat) for chat in chats], _MESSAGES)
+    table = _table(dataset).append_column("messages", messages)
+    return fit_ppo(_from_table(table, dataset._fingerprint), max_length)
+
+
+def fit_ppo(dataset: datasets.Dataset, max_length: int | None) -> Fitted:
+    """Drop prompts of more than `max_length` tokens: a cut question is another question."""
+    if max_length is None:
+        return Fitted(dataset, Counter())
+    table = _table(dataset)
+    keep = pc.less_equal(pc.list_value_length(table["prompt_ids"]), max_length)
+    return _kept(table, keep, f"longer than max_prompt_length {max_length}", dataset)
 
 
 def fit_sft(dataset: datasets.Dataset, max_length: int | None) -> Fitted:

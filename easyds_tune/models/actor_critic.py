@@ -33,6 +33,12 @@ class ActorCritic(nn.Module):
             nn.init.zeros_(self.value_head.bias)
             self.value_head.to(unwrap(policy).device)
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the policy chooses from."""
+        size: int = unwrap(self.policy).config.get_text_config().vocab_size
+        return size
+
     def forward(self, batch: ReplyBatch) -> tuple[Tensor, Tensor | None]:
         """Logits (B, T, vocabulary) that predict the reply's tokens, and the values (B, T) there.
 

@@ -137,7 +137,7 @@ def release(engine: Any) -> None:
 
 
 @contextmanager
-def end_of_engine(scratch: Path) -> Iterator[None]:
+def end_of_engine(scratch: Path | None = None) -> Iterator[None]:
     """Forget an engine when the block ends: Accelerate's and Transformers' globals, its folder.
 
     Accelerate keeps the DeepSpeed plugin in process-wide state; left there, the next trial would
@@ -153,4 +153,5 @@ def end_of_engine(scratch: Path) -> Iterator[None]:
         GradientState._reset_state()
         PartialState._reset_state()
         unset_hf_deepspeed_config()
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -65,7 +65,7 @@ def reach(horizon: float, steps: int) -> float:
 
 
 def _horizon_for(factor: float, steps: int) -> float:
-    return (LARGEST_MOVE - 1) / (factor ** (1 / max(steps, 1)) - 1)
+    return (LARGEST_MOVE - 1) / math.expm1(math.log(factor) / max(steps, 1))
 
 
 def _values(spec: SweepSpec, path: str, default: Any) -> list[Any]:

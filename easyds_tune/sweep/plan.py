@@ -11,7 +11,9 @@ from pathlib import Path
 import yaml
 
 from easyds_tune.errors import DataError, SpecError
+from easyds_tune.spec.algorithm import length_field
 from easyds_tune.spec.check import sweep_problems
+from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.rungs import rungs
@@ -50,6 +52,7 @@ def _summary(spec: SweepSpec, records: SweepRecords) -> list[str]:
         f"records: {len(records.train)} train, {len(records.held_out)} held out, "
         f"{len(records.prompts)} judge prompts",
         *(f"note: {note}" for note in records.notes),
+        *(f"note: {note}" for note in ppo_notes(spec, len(records.train))),
         f"trials: {spec.search.num_trials}, the first is the configuration above",
         f"slots: {slot_count(spec.resources)} at a time, each {slot}",
         f"steps: {budget.max_steps} a trial, evaluated every {budget.eval_steps}"
@@ -71,7 +74,8 @@ def _per_batch(spec: SweepSpec) -> str:
 def _per_record(spec: SweepSpec) -> str:
     if spec.training.max_steps is not None:
         return ""
-    return "; fewer where algorithm.max_length leaves records out, which only the tokenizer tells"
+    field = length_field(spec.algorithm)
+    return f"; fewer where algorithm.{field} leaves records out, which only the tokenizer tells"
 
 
 def _rung_line(spec: SweepSpec, train_records: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,14 @@ from safetensors import SafetensorError, safe_open
 from easyds_tune.data.template import choose_template
 from easyds_tune.data.tokenise import Encoder, check_room
 from easyds_tune.errors import ProblemsError, SpecError
-from easyds_tune.models.load import ModelKind, context_length, load_skeleton, load_tokenizer
+from easyds_tune.models.load import ModelKind, context_length, load_skeleton
 from easyds_tune.models.lora import target_problems, trainable_parameters
+from easyds_tune.models.start import load_start_tokenizer, start_of
 from easyds_tune.rewards.check import check_reward_model
+from easyds_tune.spec.algorithm import PPOSpec, length_field, length_limit
 from easyds_tune.spec.check import NEEDS_HELD_OUT, is_local_path, sweep_problems
+from easyds_tune.spec.check_ppo import ppo_notes
+from easyds_tune.spec.judge import RewardModelRewardSpec
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.trial.quiet import quiet_libraries
@@ -83,18 +88,30 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
     except ProblemsError as error:
         problems.extend(error.problems)
     collect(check_model, "model.model_name_or_path")
-    if spec.judge is not None:
-        reward = spec.judge.reward
+    for section, reward in _rewards(spec).items():
         collect(
-            lambda: file_problems(reward.model_name_or_path) or check_reward_model(reward),
-            "judge.reward.model_name_or_path",
+            lambda reward=reward: (  # type: ignore[misc]
+                file_problems(reward.model_name_or_path) or check_reward_model(reward)
+            ),
+            f"{section}.reward.model_name_or_path",
         )
     if spec.objective.metric == "eval/loss" and records is not None and not records.held_out:
         problems.append(NEEDS_HELD_OUT)
     if problems or records is None:
         raise SpecError(list(dict.fromkeys(problems)))
-    parts = vars(records) | {"notes": records.notes + model.notes}
+    notes = records.notes + model.notes + ppo_notes(spec, model.fitting)
+    parts = vars(records) | {"notes": notes}
     return CheckedRecords(**parts, fitting=model.fitting)
+
+
+def _rewards(spec: SweepSpec) -> dict[str, RewardModelRewardSpec]:
+    """The section of each reward -> its spec."""
+    rewards = {}
+    if spec.judge is not None:
+        rewards["judge"] = spec.judge.reward
+    if isinstance(spec.algorithm, PPOSpec):
+        rewards["algorithm"] = spec.algorithm.reward
+    return rewards
 
 
 def _folder_problems(spec: SweepSpec) -> list[str]:
@@ -137,11 +154,21 @@ def file_problems(model: str) -> list[str]:
 def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     """LoRA targets, prompts without room for a reply, and lengths that leave no record."""
     kind: ModelKind = "reward" if spec.algorithm.type == "rm" else "causal"
-    problems = file_problems(spec.model.model_name_or_path)
+    start = start_of(spec.model)
+    problems = file_problems(start.base.model_name_or_path)
+    if start.adapter is not None and spec.algorithm.type != "ppo":
+        problems.append(
+            f"must be a whole model for {spec.algorithm.type}, and {spec.model.model_name_or_path} "
+            "is an adapter; merge it first with easyds-tune export NAME --to DIR --merge"
+        )
     if problems:
         return _ModelCheck(problems)
     for params in _target_choices(spec):
         changed = spec.with_params(params).model
+        changed = changed.model_copy(
+            update={"model_name_or_path": start.base.model_name_or_path,
+                    "revision": start.base.revision}
+        )  # fmt: skip
         skeleton = load_skeleton(changed, kind)
         found = target_problems(skeleton, changed)
         problems += found
@@ -149,10 +176,9 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
             trainable_parameters(changed, kind, skeleton)
     if records is None:
         return _ModelCheck(problems)
-    name = spec.model
-    tokenizer = load_tokenizer(name.model_name_or_path, name.revision, name.trust_remote_code)
+    tokenizer = load_start_tokenizer(start)
     encoder = Encoder(tokenizer, choose_template(tokenizer, spec.data.chat_template))
-    limit = context_length(load_skeleton(name, kind))
+    limit = context_length(load_skeleton(start.base, kind))
     if spec.judge is not None and limit is not None:
         room = check_room(records.prompts, encoder, spec.judge.max_new_tokens, limit)
         problems += [f"judge.prompts: {problem}" for problem in room]
@@ -164,14 +190,18 @@ def _check_lengths(
     spec: SweepSpec, records: SweepRecords, encoder: Encoder, limit: int | None
 ) -> _ModelCheck:
     """Lengths that the model has no positions for or that leave no record."""
-    lengths = _searched(spec, "algorithm.max_length", spec.algorithm.max_length)
-    unwritten = "" if "max_length" in spec.algorithm.model_fields_set else ", the default"
-    problems = [
-        f"algorithm.max_length: must be within the model's {limit} positions, got {length}"
-        f"{unwritten}; set algorithm.max_length: {limit}, or fewer"
-        for length in lengths
-        if limit is not None and length > limit
-    ]
+    field = length_field(spec.algorithm)
+    lengths = _searched(spec, f"algorithm.{field}", length_limit(spec.algorithm))
+    if isinstance(spec.algorithm, PPOSpec):
+        problems = _reply_room_problems(spec, spec.algorithm, records, encoder, limit)
+    else:
+        unwritten = "" if field in spec.algorithm.model_fields_set else ", the default"
+        problems = [
+            f"algorithm.{field}: must be within the model's {limit} positions, got {length}"
+            f"{unwritten}; set algorithm.{field}: {limit}, or fewer"
+            for length in lengths
+            if limit is not None and length > limit
+        ]
     encode, fit = ENCODE[spec.algorithm.type], FIT[spec.algorithm.type]
     notes, fitting = [], 0
     # Trials are measured on one held-out set, cut to the spec's own length.
@@ -184,7 +214,7 @@ def _check_lengths(
             fitted = fit(dataset, length)
             if len(fitted.dataset) == 0:
                 problems.append(
-                    f"algorithm.max_length: {length} tokens leave no {what} record; raise it"
+                    f"algorithm.{field}: {length} tokens leave no {what} record; raise it"
                 )
             elif number == 0:
                 left_out = fitted.dropped.items()
@@ -192,6 +222,34 @@ def _check_lengths(
                 if part is records.train:
                     fitting = len(fitted.dataset)
     return _ModelCheck(problems, notes, fitting)
+
+
+def _reply_room_problems(
+    spec: SweepSpec, ppo: PPOSpec, records: SweepRecords, encoder: Encoder, limit: int | None
+) -> list[str]:
+    """Prompts after which the model has no positions left for PPO's longest reply."""
+    if limit is None:
+        return []
+    room = limit - max(_searched(spec, "algorithm.response_length", ppo.response_length))
+    if room < 1:
+        return [
+            f"algorithm.response_length: must leave room for a prompt in the model's {limit} "
+            f"positions, got {limit - room}; lower it"
+        ]
+    longest = max(
+        _searched(spec, "algorithm.max_prompt_length", ppo.max_prompt_length),
+        key=lambda length: math.inf if length is None else length,
+    )
+    lengths = [len(ids) for ids in encoder.prompts([r.messages for r in records.train])]  # type: ignore[union-attr]
+    too_long = sum(room < length <= (longest or length) for length in lengths)
+    if not too_long:
+        return []
+    return [
+        f"data.train: {too_long} of {len(lengths)} prompts are longer than the {room} tokens that "
+        f"the model's {limit} positions leave beside response_length {limit - room} (the longest "
+        f"has {max(lengths)}); set algorithm.max_prompt_length: {room} to leave them out, or lower "
+        "response_length"
+    ]
 
 
 def _searched(spec: SweepSpec, path: str, default: Any) -> list[Any]:

@@ -11,7 +11,8 @@ from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSpec
 from easyds_tune.spec.judge import JudgeSpec
 
-KINDS: dict[str, Kind] = {"sft": "conversations", "rm": "preferences", "dpo": "preferences"}
+KINDS: dict[str, Kind] = {"sft": "conversations", "rm": "preferences", "dpo": "preferences",
+                          "ppo": "prompts"}  # fmt: skip
 HOLDS_OUT = ("sft", "rm")
 """Algorithms with a loss or accuracy of their own on held-out records."""
 

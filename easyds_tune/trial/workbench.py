@@ -16,8 +16,10 @@ from easyds_tune.data.training_sets import (
     Fitted,
     dpo_dataset,
     fit_dpo,
+    fit_ppo,
     fit_reward,
     fit_sft,
+    ppo_dataset,
     reward_dataset,
     sft_dataset,
 )
@@ -25,9 +27,13 @@ from easyds_tune.errors import DataError
 from easyds_tune.judge.judge import Judge
 from easyds_tune.models.deepspeed import start_distributed
 from easyds_tune.models.generate import end_token_ids
-from easyds_tune.models.load import ModelKind, load_tokenizer, load_with_fresh
+from easyds_tune.models.load import ModelKind, load_with_fresh
+from easyds_tune.models.start import load_start_tokenizer, start_of
 from easyds_tune.rewards.reward_model import RewardModel
+from easyds_tune.rewards.shared_base import shares_base
+from easyds_tune.spec.algorithm import PPOSpec, length_field, length_limit
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
+from easyds_tune.spec.judge import RewardModelRewardSpec
 from easyds_tune.spec.sweep import SweepSpec, TrialSpec
 from easyds_tune.trial.memory import return_free_memory
 from easyds_tune.trial.records import SweepRecords
@@ -36,11 +42,13 @@ ENCODE: dict[str, Callable[..., Fitted]] = {
     "sft": sft_dataset,
     "rm": reward_dataset,
     "dpo": dpo_dataset,
+    "ppo": ppo_dataset,
 }
 FIT: dict[str, Callable[[Dataset, int | None], Fitted]] = {
     "sft": fit_sft,
     "rm": fit_reward,
     "dpo": fit_dpo,
+    "ppo": fit_ppo,
 }
 
 
@@ -70,64 +78,87 @@ class Workbench:
         self.device = device
         self._sweep = sweep
         self._kind: ModelKind = "reward" if sweep.algorithm.type == "rm" else "causal"
-        model = sweep.model
-        self.tokenizer = load_tokenizer(
-            model.model_name_or_path, model.revision, model.trust_remote_code
-        )
+        self._start = start_of(sweep.model)
+        self.tokenizer = load_start_tokenizer(self._start)
         self.encoder = Encoder(
             self.tokenizer, choose_template(self.tokenizer, sweep.data.chat_template)
         )
-        self._base: PreTrainedModel | None = self._load()
+        self._prompts = records.prompts
+        self._rewards: dict[RewardModelRewardSpec, RewardModel] = {}
+        self._base: PreTrainedModel | None = self._new_base()
         encode = ENCODE[sweep.algorithm.type]
         self._train: Dataset = encode(records.train, self.encoder).dataset
         # One held-out set for all trials, whatever length each trains on: only so do they compare.
         self._held_out: Dataset | None = (
-            encode(records.held_out, self.encoder, sweep.algorithm.max_length).dataset
+            encode(records.held_out, self.encoder, length_limit(sweep.algorithm)).dataset
             if records.held_out
             else None
         )
-        self.judge = self._make_judge(records)
         self._lent = 0
 
     def _load(self) -> PreTrainedModel:
-        base, self._fresh_modules = load_with_fresh(self._sweep.model, self._kind, self.device)
+        base, self._fresh_modules = load_with_fresh(self._start.base, self._kind, self.device)
         base.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         return base
 
-    def _make_judge(self, records: SweepRecords) -> Judge | None:
+    def _new_base(self) -> PreTrainedModel:
+        """A base to train on, with the rewards that stand on it, and the judge that uses one."""
+        base = self._load()
+        kept = {spec: reward for spec, reward in self._rewards.items() if not self._is_shared(spec)}
+        self._rewards = kept | {
+            spec: RewardModel(
+                spec, self.device, base.dtype, base=base if self._is_shared(spec) else None
+            )
+            for spec in _reward_specs(self._sweep)
+            if spec not in kept
+        }
+        self.judge = self._make_judge(base)
+        return base
+
+    def _is_shared(self, reward: RewardModelRewardSpec) -> bool:
+        return shares_base(reward, self._start.base)
+
+    def _make_judge(self, base: PreTrainedModel) -> Judge | None:
         judge = self._sweep.judge
         if judge is None:
             return None
-        assert self._base is not None
         return Judge(
             judge,
-            records.prompts,
+            self._prompts,
             self.encoder,
-            RewardModel(judge.reward, self.device, self._base.dtype),
-            end_token_ids=end_token_ids(self._base, self.tokenizer),
+            self._rewards[judge.reward],
+            end_token_ids=end_token_ids(base, self.tokenizer),
         )
 
     def lend(self, spec: TrialSpec) -> TrialInputs:
         """The inputs of a trial; the base is the trial's until `take_back`.
 
-        Raises DataError where the trial's `max_length` leaves no record to train on.
+        Raises DataError where the trial's length limit leaves no record to train on.
         """
         self._tidy()
         fit = FIT[spec.algorithm.type]
-        train = fit(self._train, spec.algorithm.max_length).dataset
+        limit = length_limit(spec.algorithm)
+        train = fit(self._train, limit).dataset
         if len(train) == 0:
-            length = spec.algorithm.max_length
-            raise DataError([f"algorithm.max_length: {length} tokens leave no record; raise it"])
-        base = self._base if self._base is not None else self._load()
+            field = f"algorithm.{length_field(spec.algorithm)}"
+            raise DataError([f"{field}: {limit} tokens leave no record; raise it"])
+        base = self._base if self._base is not None else self._new_base()
         self._base = None
         return TrialInputs(
             base=base,
-            tokenizer=self.tokenizer,
+            encoder=self.encoder,
             train=train,
             held_out=self._held_out,
             device=self.device,
             load_reference=self._load,
             fresh_modules=self._fresh_modules,
+            end_token_ids=tuple(end_token_ids(base, self.tokenizer)),
+            start=self._start.adapter,
+            reward=(
+                self._rewards[spec.algorithm.reward]
+                if isinstance(spec.algorithm, PPOSpec)
+                else None
+            ),
         )
 
     def _tidy(self) -> None:
@@ -145,3 +176,11 @@ class Workbench:
         sharded = zero_stage(deepspeed_config(spec.deepspeed)) == 3
         if spec.model.lora_r is not None and not sharded:
             self._base = inputs.base
+
+
+def _reward_specs(sweep: SweepSpec) -> list[RewardModelRewardSpec]:
+    """Every reward that a sweep's trials need: the judge's, and PPO's own."""
+    specs = [sweep.judge.reward] if sweep.judge is not None else []
+    if isinstance(sweep.algorithm, PPOSpec):
+        specs.append(sweep.algorithm.reward)
+    return list(dict.fromkeys(specs))

@@ -1,0 +1,379 @@
+"""Proximal policy optimisation with a KL target: our own loop, on a DeepSpeed engine.
+
+One base, four roles: the policy is the base with an adapter, the value head reads the policy's
+hidden states, the reference is the same base without what is being trained, and a reward model
+that was trained on this base stands on it as well.
+
+    rollout → score → KL-shaped rewards → advantages → epochs of clipped updates → steer → yield
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import set_seed
+
+from easyds_tune.algorithms.learning_rate import adjusted_scale, schedule
+from easyds_tune.algorithms.ppo_math import (
+    KLController,
+    RunningMoments,
+    gae,
+    grpo,
+    kl_penalty,
+    masked_mean,
+    masked_whiten,
+    policy_loss,
+    rloo,
+    shaped_rewards,
+    token_entropy,
+    value_loss,
+)
+from easyds_tune.algorithms.rollout import (
+    MINI_BATCHES,
+    Rollout,
+    draw_rollout,
+    stream,
+    token_log_probs,
+)
+from easyds_tune.algorithms.row import ModelContext, Row, TrialInputs
+from easyds_tune.errors import DivergedError
+from easyds_tune.models.actor_critic import ActorCritic, without_dropout
+from easyds_tune.models.deepspeed import end_of_engine, gathered, release, start_engine
+from easyds_tune.models.lora import give_back
+from easyds_tune.models.replies import reply_batch
+from easyds_tune.models.stack import reference_of, save_adapter, with_policy_adapter
+from easyds_tune.spec.algorithm import PPOSpec
+from easyds_tune.spec.deepspeed import deepspeed_config
+from easyds_tune.spec.sweep import TrialSpec
+
+HORIZONS_IN_BUDGET = 50
+"""How often a trial's budget holds the default horizon: time enough for a target to be met."""
+ENGINE, STATE = "engine", "ppo.json"
+"""What a checkpoint's trainer/ holds: DeepSpeed's own folder, and what else PPO remembers."""
+
+
+@dataclass
+class Memory:
+    """What lives on from step to step, besides the weights and the optimizer.
+
+    All randomness is a function of the seed and the step, and so is the place in the data.
+    """
+
+    controller: KLController
+    moments: RunningMoments
+    step: int = 0
+    lr_scale: float = 1.0
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it without losing a bit."""
+        return {
+            "step": self.step,
+            "lr_scale": self.lr_scale,
+            "controller": self.controller.state(),
+            "moments": self.moments.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state()`."""
+        self.step, self.lr_scale = int(state["step"]), state["lr_scale"]
+        self.controller.restore(state["controller"])
+        self.moments.restore(state["moments"])
+
+
+def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None) -> Iterator[Row]:
+    """Train on `inputs.train` with columns prompt_ids and messages, against `inputs.reward`.
+
+    Raises DivergedError at the step whose reward, log-probability or loss is not finite.
+    """
+    ppo = spec.algorithm
+    assert isinstance(ppo, PPOSpec)
+    set_seed(spec.seed)
+    policy: nn.Module = inputs.base
+    frozen: nn.Module | None = None
+    if spec.model.lora_r is None:
+        frozen = inputs.load_reference()
+    else:
+        policy = with_policy_adapter(inputs.base, spec.model, inputs.start, inputs.fresh_modules)
+    actor = ActorCritic(policy, has_value_head=ppo.advantage_estimator == "gae")
+    engine = None
+    with end_of_engine():
+        try:
+            engine = start_engine(actor, deepspeed_config(spec.deepspeed), spec.training)
+            arguments = spec.training.training_arguments.get("gradient_checkpointing_kwargs") or {}
+            without_dropout(actor, arguments if spec.training.gradient_checkpointing else None)
+            yield from _steps(engine, frozen, spec, ppo, inputs, resume_from)
+        finally:
+            release(engine)
+            give_back(policy)
+
+
+def _steps(
+    engine: Any,
+    frozen: nn.Module | None,
+    spec: TrialSpec,
+    ppo: PPOSpec,
+    inputs: TrialInputs,
+    resume_from: Path | None,
+) -> Iterator[Row]:
+    """The loop. frozen: the reference, where it is a model of its own."""
+    policy, reference = _contexts(engine, frozen)
+    max_steps, eval_steps = spec.budget.max_steps, spec.budget.eval_steps
+    updates = ppo.num_ppo_epochs * ppo.rollout_batch_size // spec.training.effective_batch
+    rate = schedule(spec.training, max_steps, updates)
+    memory = _start_memory(ppo, max_steps)
+    if resume_from is not None:
+        _restore(engine, memory, resume_from / "trainer")
+
+    def row(metrics: dict[str, float]) -> Row:
+        return Row(
+            step=memory.step,
+            metrics=metrics,
+            policy=policy,
+            reference=reference,
+            save=lambda folder: _save(engine, policy, memory, folder),
+        )
+
+    if max_steps == 0:
+        yield row({})
+    seconds = 0.0
+    since_row: list[dict[str, float]] = []
+    while memory.step < max_steps:
+        started = time.perf_counter()
+        step = memory.step + 1
+        with policy():
+            rollout = draw_rollout(
+                engine.module, reference, inputs, ppo, seed=spec.seed, step=step
+            )
+        drawn = time.perf_counter()
+        advantages, returns = _advantages(rollout, ppo, memory)
+        first = memory.step * updates
+        rates = [memory.lr_scale * rate(first + number) for number in range(updates)]
+        learnt = _update(engine, rollout, advantages, returns, rates, spec, ppo, inputs, step)
+        seen = _rollout_metrics(rollout, returns, memory.controller.coef)
+        past_warmup = step > _warmup_steps(spec)
+        memory.controller.update(seen["train/kl"])
+        if past_warmup:
+            memory.lr_scale = adjusted_scale(memory.lr_scale, seen["train/kl"], ppo)
+        memory.step = step
+        ended = time.perf_counter()
+        seconds += ended - started
+        took = {"time/rollout_seconds": drawn - started, "time/update_seconds": ended - drawn}
+        since_row.append(seen | learnt | took)
+        if step % eval_steps == 0 or step == max_steps:
+            yield row(_averaged(since_row) | {"time/train_seconds": seconds})
+            since_row = []
+
+
+def _start_memory(ppo: PPOSpec, max_steps: int) -> Memory:
+    horizon = ppo.kl_horizon or max(1, max_steps) / HORIZONS_IN_BUDGET
+    if ppo.kl_controller == "fixed":
+        horizon = math.inf
+    return Memory(KLController(ppo.kl_coef, ppo.kl_target, horizon), RunningMoments())
+
+
+def _advantages(rollout: Rollout, ppo: PPOSpec, memory: Memory) -> tuple[Tensor, Tensor]:
+    """Advantages and, for the value head, returns; each (N, T) and 0 outside of the mask."""
+    mask = rollout.mask
+    scores = rollout.scores
+    if ppo.normalize_rewards:
+        memory.moments.update(scores)
+        scores = (scores - memory.moments.mean) / memory.moments.std
+    if ppo.reward_clip is not None:
+        scores = scores.clamp(-ppo.reward_clip, ppo.reward_clip)
+    # After clipping, or clipping would forgive it.
+    scores = scores - ppo.missing_eos_penalty * (~rollout.ended)
+    kl = kl_penalty(rollout.log_p, rollout.log_q, ppo.kl_estimator)
+    rewards = shaped_rewards(scores, kl, mask, memory.controller.coef)
+    if ppo.advantage_estimator == "gae":
+        advantages, returns = gae(rewards, rollout.values, mask, ppo.gamma, ppo.lam)
+    else:
+        compare = {"rloo": rloo, "grpo": grpo}[ppo.advantage_estimator]
+        returns = torch.zeros_like(rewards)
+        advantages = compare(rewards.sum(dim=1), ppo.num_generations)[:, None] * mask
+    if ppo.whiten_advantages:
+        advantages = masked_whiten(advantages, mask)
+    return advantages, returns
+
+
+def _update(
+    engine: Any,
+    rollout: Rollout,
+    advantages: Tensor,
+    returns: Tensor,
+    rates: Sequence[float],
+    spec: TrialSpec,
+    ppo: PPOSpec,
+    inputs: TrialInputs,
+    step: int,
+) -> dict[str, float]:
+    """Several passes over the replies in mini-batches; means over the updates made.
+
+    rates: the learning rate of each update.
+    """
+    size = spec.training.effective_batch
+    made: list[dict[str, float]] = []
+    for epoch in range(ppo.num_ppo_epochs):
+        order = stream(MINI_BATCHES, spec.seed, step, epoch).permutation(len(rollout.replies))
+        for start in range(0, len(order), size):
+            for group in engine.optimizer.param_groups:
+                group["lr"] = rates[len(made)]
+            rows = order[start : start + size].tolist()
+            losses = _mini_batch(engine, rollout, advantages, returns, rows, spec, ppo, inputs)
+            made.append(losses | {"train/learning_rate": rates[len(made)]})
+            if not all(map(math.isfinite, losses.values())):
+                broken = next(name for name, value in losses.items() if not math.isfinite(value))
+                raise DivergedError(f"{broken} is {losses[broken]} at step {step}")
+            if ppo.max_approx_kl and losses["train/approx_kl"] > ppo.max_approx_kl:
+                return _averaged(made) | {"train/updates": float(len(made))}
+    return _averaged(made) | {"train/updates": float(len(made))}
+
+
+def _mini_batch(
+    engine: Any,
+    rollout: Rollout,
+    advantages: Tensor,
+    returns: Tensor,
+    rows: list[int],
+    spec: TrialSpec,
+    ppo: PPOSpec,
+    inputs: TrialInputs,
+) -> dict[str, float]:
+    """One optimizer update from some rows of the rollout, in micro-batches of like length.
+
+    The losses are means over the tokens of the whole mini-batch, so that they do not depend on how
+    it is cut into micro-batches.
+    """
+    training, device = spec.training, inputs.device
+    tokens = int(rollout.mask[rows].sum())
+    rows = sorted(rows, key=lambda row: -len(rollout.prompts[row]) - len(rollout.replies[row]))
+    totals: dict[str, Tensor] = {}
+    for start in range(0, len(rows), training.per_device_train_batch_size):
+        part = rows[start : start + training.per_device_train_batch_size]
+        batch = reply_batch(
+            [rollout.prompts[row] for row in part],
+            [rollout.replies[row] for row in part],
+            inputs.tokenizer.pad_token_id,
+            device,
+        )
+        mask, width = batch.mask, batch.mask.shape[1]
+
+        def of_part(values: Tensor, rows: list[int] = part, width: int = width) -> Tensor:
+            return values[rows, :width].to(device)
+
+        logits, values = engine(batch)
+        log_p = token_log_probs(logits, batch.tokens, ppo.temperature)
+        policy = policy_loss(
+            log_p, of_part(rollout.log_p), of_part(advantages), mask, ppo.cliprange, tokens
+        )
+        loss = policy.loss
+        measured = {
+            "train/policy_loss": policy.loss,
+            "train/approx_kl": policy.approx_kl,
+            "train/clip_fraction": policy.clip_fraction,
+        }
+        if values is not None:
+            value = value_loss(
+                values, of_part(rollout.values), of_part(returns), mask, ppo.cliprange_value, tokens
+            )
+            loss = loss + ppo.vf_coef * value.loss
+            measured["train/value_loss"] = value.loss
+            measured["train/value_clip_fraction"] = value.clip_fraction
+        if ppo.entropy_coef:
+            entropy = masked_mean(token_entropy(logits / ppo.temperature), mask, tokens)
+            loss = loss - ppo.entropy_coef * entropy
+        measured["train/loss"] = loss
+        for name, part_of_mean in measured.items():
+            totals[name] = totals.get(name, torch.zeros((), device=device)) + part_of_mean.detach()
+        # DeepSpeed divides by the number of micro-batches; these are parts of one mean already.
+        engine.backward(loss * training.gradient_accumulation_steps)
+        engine.step()
+    norm = {"train/grad_norm": float(engine.get_global_grad_norm())}
+    return {name: value.item() for name, value in totals.items()} | norm
+
+
+def _rollout_metrics(rollout: Rollout, returns: Tensor, kl_coef: float) -> dict[str, float]:
+    """What a rollout shows of the policy that drew it; `train/kl` is what the controller sees."""
+    mask = rollout.mask
+    metrics = {
+        "train/reward": rollout.scores.mean(),
+        "train/kl": masked_mean(rollout.kl, mask),
+        "train/kl_k1": masked_mean(rollout.log_p - rollout.log_q, mask),
+        "train/entropy": masked_mean(rollout.entropy, mask),
+        "train/length": mask.sum(dim=1).float().mean(),
+        "train/finished": rollout.ended.float().mean(),
+    }
+    if returns.any():
+        spread = returns[mask].var()
+        missed = (returns - rollout.values)[mask].var()
+        metrics["train/explained_variance"] = 1 - missed / spread.clamp_min(1e-8)
+    return {name: value.item() for name, value in metrics.items()} | {"train/kl_coef": kl_coef}
+
+
+def _averaged(steps: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each metric, over the entries that have it."""
+    names = dict.fromkeys(name for entry in steps for name in entry)
+    found = {name: [entry[name] for entry in steps if name in entry] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _warmup_steps(spec: TrialSpec) -> float:
+    """Steps in which the learning rate still rises by its schedule."""
+    given = spec.training.warmup_steps
+    return given if given >= 1 else given * spec.budget.max_steps
+
+
+def _contexts(engine: Any, frozen: nn.Module | None) -> tuple[ModelContext, ModelContext]:
+    """The policy and its reference, ready for generation; entered once more inside, the same."""
+    entered: list[nn.Module] = []
+
+    @contextmanager
+    def policy() -> Iterator[nn.Module]:
+        if entered:
+            yield entered[0]
+            return
+        with gathered(engine) as actor:
+            entered.append(actor.policy)
+            try:
+                yield actor.policy
+            finally:
+                entered.clear()
+
+    @contextmanager
+    def reference() -> Iterator[nn.Module]:
+        if frozen is not None:
+            yield frozen
+        else:
+            with policy() as model, reference_of(model):
+                yield model
+
+    return policy, reference
+
+
+def _save(engine: Any, policy: ModelContext, memory: Memory, folder: Path) -> None:
+    """Write the policy's weights, and under trainer/ all it takes to go on."""
+    with policy() as model:
+        if hasattr(model, "peft_config"):
+            save_adapter(model, folder)
+        else:
+            model.save_pretrained(folder)
+    trainer = folder / "trainer"
+    engine.save_checkpoint(
+        str(trainer), tag=ENGINE, save_latest=False, exclude_frozen_parameters=True
+    )
+    (trainer / STATE).write_text(json.dumps(memory.state(), indent=1), encoding="utf-8")
+
+
+def _restore(engine: Any, memory: Memory, trainer: Path) -> None:
+    engine.load_checkpoint(
+        str(trainer), tag=ENGINE, load_module_strict=False, load_lr_scheduler_states=False
+    )
+    memory.restore(json.loads((trainer / STATE).read_text(encoding="utf-8")))
