@@ -1,11 +1,15 @@
 """Replies to prompts: the one function behind which generation sits.
 
-Sampling uses common random numbers (Glasserman, Monte Carlo Methods in Financial Engineering,
+Random numbers are a function of (seed, prompt, place in the reply): the global random state plays
+no part, and the batch a prompt sits in matters only as far as floating-point rounding does. There
+are two ways to turn them into tokens of the same distribution.
+
+Coupled draws are common random numbers (Glasserman, Monte Carlo Methods in Financial Engineering,
 2003, section 7.1): the Gumbel noise on token v at place t of prompt i depends on (seed, i, t, v)
 alone. Two policies are thus compared on the same luck, and policies that hardly differ write the
-same replies but for a few tokens: inverting the distribution function instead, one tiny change of
-an early token's probability would shift all that come after it. The global random state plays no
-part, and the batch a prompt sits in matters only as far as floating-point rounding does.
+same replies but for a few tokens. Inverting the distribution function instead needs one number a
+token rather than one for every token of the vocabulary, but there one tiny change of an early
+token's probability shifts all that come after it: right for rollouts, which nobody compares.
 """
 
 from __future__ import annotations
@@ -39,8 +43,11 @@ class Sampling:
     """0 takes the likeliest token each time."""
     top_p: float = 1.0
     """Only the likeliest tokens up to this total probability can be drawn."""
-    seed: int = 0
+    seed: int | tuple[int, ...] = 0
     """Together with a prompt's index it fixes that prompt's random numbers."""
+    coupled: bool = True
+    """Draw so that similar policies write alike (the judge); off, drawing is several times
+    cheaper (rollouts)."""
     batch_size: int = 32
     """Prompts a forward pass; changes memory and speed only."""
 
@@ -56,7 +63,8 @@ def generate(
     """One reply per prompt, in the given order, with its end token where one was written.
 
     model: a causal language model, or a PEFT model around one, with its adapter on or off.
-    Its training mode and generation settings are as before afterwards.
+    Its training mode and generation settings are as before afterwards. Where several ranks hold
+    shards of its weights (ZeRO-3), all of them call this with as many prompts.
     """
     causal_lm = unwrap(model)
     settings = _settings(sampling, eos_token_ids, pad_token_id)
@@ -74,6 +82,8 @@ def generate(
                 attention_mask=mask.to(causal_lm.device),
                 generation_config=settings,
                 logits_processor=_processors(sampling, batch, width, causal_lm.device),
+                # A rank whose replies have ended must still take part in gathering the weights.
+                synced_gpus=_is_sharded_over_ranks(causal_lm),
             )
             for index, row in zip(batch, written[:, width:].tolist(), strict=True):
                 replies[index] = _until_end(row, eos_token_ids)
@@ -129,10 +139,11 @@ def pad_left(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, 
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def noise_keys(seed: int, prompt_index: int, count: int) -> numpy.ndarray:
+def noise_keys(seed: int | tuple[int, ...], prompt_index: int, count: int) -> numpy.ndarray:
     """`count` 64-bit keys of this prompt, int64; a longer request continues a shorter one."""
+    parts = (seed,) if isinstance(seed, int) else seed
     # Philox's stream is fixed by NumPy's compatibility promise, default_rng's choice is not.
-    bits = numpy.random.Philox(numpy.random.SeedSequence([seed, prompt_index]))
+    bits = numpy.random.Philox(numpy.random.SeedSequence([*parts, prompt_index]))
     return bits.random_raw(count).view(numpy.int64)
 
 
@@ -157,6 +168,18 @@ def draw(scores: Tensor, keys: Tensor) -> Tensor:
     return (scores + gumbel_noise(keys, scores.shape[1])).argmax(dim=-1)
 
 
+def draw_by_inversion(scores: Tensor, keys: Tensor) -> Tensor:
+    """As `draw`, by one uniform number a row: the token whose share of [0, 1) it falls in."""
+    # In float32 the sums over a large vocabulary would lose its rare tokens.
+    upper = scores.softmax(dim=-1, dtype=torch.float32).cumsum(dim=-1, dtype=torch.float64)
+    # 48 bits and a half: the product stays below the total, which is not exactly 1.
+    uniform = (_shifted(keys, 16).double() + 0.5) * 2.0**-48
+    # The first sum above the number: never that of a token without probability.
+    token = torch.searchsorted(upper, uniform[:, None] * upper[:, -1:], right=True)
+    # No sum is above it where the scores are not finite; whoever looks at them will say so.
+    return token.squeeze(1).clamp_max(scores.shape[1] - 1)
+
+
 def _gumbel(bits: Tensor) -> Tensor:
     """Uniform int64 bits as standard Gumbel numbers, float64, always finite."""
     # 52 bits and a half fill the 53 of a double: never 0, and never rounded up to 1.
@@ -173,16 +196,17 @@ def _shifted(bits: Tensor, count: int) -> Tensor:
     return (bits >> count) & ((1 << (64 - count)) - 1)
 
 
-class _GumbelMax(LogitsProcessor):
+class _Drawn(LogitsProcessor):
     """Leaves one token per row possible, the drawn one, so that greedy decoding takes it."""
 
-    def __init__(self, keys: Tensor, prompt_width: int) -> None:
+    def __init__(self, keys: Tensor, prompt_width: int, coupled: bool) -> None:
         """keys: (batch, max_new_tokens)."""
         self.keys = keys
         self.prompt_width = prompt_width
+        self.draw = draw if coupled else draw_by_inversion
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        token = draw(scores, self.keys[:, input_ids.shape[1] - self.prompt_width])
+        token = self.draw(scores, self.keys[:, input_ids.shape[1] - self.prompt_width])
         return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
 
@@ -199,8 +223,20 @@ def _processors(
     keys = numpy.stack(
         [noise_keys(sampling.seed, index, sampling.max_new_tokens) for index in prompt_indices]
     )
-    processors.append(_GumbelMax(torch.from_numpy(keys).to(device), prompt_width))
+    processors.append(
+        _Drawn(torch.from_numpy(keys).to(device), prompt_width, coupled=sampling.coupled)
+    )
     return processors
+
+
+def _is_sharded_over_ranks(model: PreTrainedModel) -> bool:
+    """Whether a forward pass gathers weights from other ranks (ZeRO-3, not gathered already)."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return False
+    return any(
+        hasattr(weight, "ds_numel") and weight.numel() < weight.ds_numel
+        for weight in model.parameters()
+    )
 
 
 def _settings(

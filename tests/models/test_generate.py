@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 from transformers.generation import TopPLogitsWarper
 
 from easyds_tune.models.generate import (
     Sampling,
     _gumbel,
     draw,
+    draw_by_inversion,
     end_token_ids,
     evaluating,
     generate,
@@ -28,6 +40,8 @@ from easyds_tune.models.generate import (
 
 STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
 EOS, PAD, VOCAB = 1, 0, 40
+Draw = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+DRAWS = [draw, draw_by_inversion]
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15], [16, 17], [18, 19, 20, 21]]
 
 
@@ -53,6 +67,24 @@ def tiny_model(seed: int = 0) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config).eval()
 
 
+def other_model(architecture: str) -> PreTrainedModel:
+    """A tiny model of random weights far from zero; gpt2 learns its positions."""
+    if architecture == "qwen":
+        return tiny_model()
+    sizes = {"vocab_size": VOCAB, "initializer_range": 0.3, "eos_token_id": EOS}
+    sizes |= {"pad_token_id": PAD, "bos_token_id": None, "max_position_embeddings": 64}
+    sizes |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    if architecture == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(**sizes)).eval()
+    sizes |= {"intermediate_size": 48, "num_key_value_heads": 2}
+    if architecture == "llama":
+        return LlamaForCausalLM(LlamaConfig(**sizes)).eval()
+    # A window shorter than the texts, in the second layer.
+    window = {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}
+    return Qwen2ForCausalLM(Qwen2Config(**sizes, **window)).eval()
+
+
 def with_adapter(model: Qwen2ForCausalLM, seed: int = 1) -> PeftModel:
     """An adapter whose weights are far from zero."""
     torch.manual_seed(seed)
@@ -66,16 +98,17 @@ def replies(model: torch.nn.Module, **sampling: float) -> list[list[int]]:
 
 
 def drawn_step_by_step(
-    model: Qwen2ForCausalLM, prompt: list[int], index: int, temperature: float, top_p: float
+    model: PreTrainedModel, prompt: list[int], keys: numpy.ndarray, sampling: Sampling
 ) -> list[int]:
     """One prompt alone, no padding, no cache."""
     ids = list(prompt)
-    for key in torch.from_numpy(noise_keys(0, index, 12)):
+    drawn = draw if sampling.coupled else draw_by_inversion
+    for key in torch.from_numpy(keys):
         with torch.no_grad():
-            scores = model(torch.tensor([ids])).logits[:, -1] / temperature
-        if top_p < 1:
-            scores = TopPLogitsWarper(top_p)(None, scores)
-        ids.append(int(draw(scores, key[None])))
+            scores = model(torch.tensor([ids])).logits[:, -1] / sampling.temperature
+        if sampling.top_p < 1:
+            scores = TopPLogitsWarper(sampling.top_p)(None, scores)
+        ids.append(int(drawn(scores, key[None])))
         if ids[-1] == EOS:
             break
     return ids[len(prompt) :]
@@ -89,9 +122,10 @@ def test_noise_is_splitmix64s_published_stream_as_gumbel_numbers() -> None:
     torch.testing.assert_close(gumbel_noise(torch.tensor([1234567]), 3)[0], expected)
 
 
-def test_a_token_without_probability_is_never_drawn() -> None:
+@pytest.mark.parametrize("drawn", DRAWS)
+def test_a_token_without_probability_is_never_drawn(drawn: Draw) -> None:
     scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.3, -torch.inf]]).expand(2000, 5)
-    assert set(draw(scores, keys_of(2000)).tolist()) == {1, 3}
+    assert set(drawn(scores, keys_of(2000)).tolist()) == {1, 3}
 
 
 def test_noise_is_finite_where_all_bits_are_equal() -> None:
@@ -105,12 +139,49 @@ def test_noise_is_finite_in_a_large_vocabulary() -> None:
     assert gumbel_noise(keys_of(20), 150_001).isfinite().all()
 
 
-def test_tokens_are_drawn_as_often_as_their_probability_says() -> None:
-    probabilities = torch.tensor([0.05, 0.5, 0.15, 0.3])
-    tokens = draw(probabilities.log().expand(20_000, 4), keys_of(20_000))
-    shares = tokens.bincount(minlength=4) / 20_000
-    # Four standard errors of a share are at most 4 * sqrt(0.25 / 20000) = 0.0141.
-    torch.testing.assert_close(shares, probabilities, atol=0.0141, rtol=0)
+@pytest.mark.parametrize("drawn", DRAWS)
+def test_tokens_are_drawn_as_often_as_their_probability_says(drawn: Draw) -> None:
+    torch.manual_seed(0)
+    scores = 1.5 * torch.randn(VOCAB)
+    expected = 40_000 * scores.double().softmax(-1)
+    assert expected.min() > 10
+    tokens = drawn(scores.expand(40_000, VOCAB), keys_of(40_000))
+    chi_square = ((tokens.bincount(minlength=VOCAB) - expected) ** 2 / expected).sum()
+    # 39 degrees of freedom: mean 39, and 1 in 1,000 true samples lies outside of 14.9 to 76.
+    assert 14.9 < chi_square < 76
+
+
+def test_likely_and_rare_tokens_of_a_large_vocabulary_are_both_drawn() -> None:
+    scores = torch.zeros(1, 150_001)
+    scores[0, 0] = math.log(150_000)  # half of all draws
+    tokens = draw_by_inversion(scores.expand(400, -1), keys_of(400))
+    # Half of 400, give or take four standard deviations of 10.
+    assert 160 < (tokens == 0).sum() < 240
+    assert tokens.unique().numel() > 150
+    assert tokens.max() > 140_000
+
+
+def test_a_number_falls_on_the_token_whose_share_it_lies_in() -> None:
+    scores = torch.tensor([0.2, 0.5, 0.3]).log().expand(5, 3)
+    # The upper 48 bits of a key are its number: 0, 0.1992, 0.25, 0.75 and the highest one.
+    keys = torch.tensor([0, 51 << 56, 1 << 62, -(1 << 62), -1])
+    assert draw_by_inversion(scores, keys).tolist() == [0, 0, 1, 2, 2]
+
+
+def test_the_highest_number_falls_on_a_token_that_is_possible() -> None:
+    torch.manual_seed(0)
+    scores = torch.randn(50, 1000)
+    scores[:, 900:] = -torch.inf
+    # Rounded shares add up to a little more or less than 1.
+    totals = scores.softmax(-1).double().sum(-1)
+    assert totals.min() < 1 < totals.max()
+    assert draw_by_inversion(scores, torch.full((50,), -1)).max() < 900
+
+
+def test_scores_that_are_not_finite_still_give_a_token() -> None:
+    scores = torch.full((2, 5), torch.nan)
+    assert draw_by_inversion(scores, keys_of(2)).min() >= 0
+    assert draw_by_inversion(scores, keys_of(2)).max() < 5
 
 
 def test_policies_that_hardly_differ_draw_the_same_tokens() -> None:
@@ -130,16 +201,43 @@ def test_more_keys_continue_the_fewer() -> None:
     assert noise_keys(3, 5, 1) != noise_keys(4, 5, 1)
 
 
+def test_a_seed_of_several_numbers_is_a_seed_of_its_own() -> None:
+    numpy.testing.assert_array_equal(noise_keys((3,), 5, 8), noise_keys(3, 5, 8))
+    first = {int(noise_keys((3, step), row, 1)[0]) for step in range(20) for row in range(20)}
+    assert len(first) == 400
+
+
+@pytest.mark.parametrize("coupled", [True, False])
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.3, 0.8)])
+@pytest.mark.parametrize("architecture", ["qwen", "qwen-sliding", "llama", "gpt2"])
 def test_replies_are_those_drawn_step_by_step_without_batch_or_cache(
-    temperature: float, top_p: float
+    architecture: str, temperature: float, top_p: float, coupled: bool
 ) -> None:
-    model = tiny_model()
+    model = other_model(architecture)
+    sampling = Sampling(12, temperature, top_p, seed=(4, 2), coupled=coupled, batch_size=3)
     expected = [
-        drawn_step_by_step(model, prompt, index, temperature, top_p)
+        drawn_step_by_step(model, prompt, noise_keys((4, 2), index, 12), sampling)
         for index, prompt in enumerate(PROMPTS)
     ]
-    assert replies(model, temperature=temperature, top_p=top_p) == expected
+    assert generate(model, PROMPTS, sampling, eos_token_ids=[EOS], pad_token_id=PAD) == expected
+
+
+def test_the_logits_a_token_is_drawn_from_are_those_of_a_full_forward_pass() -> None:
+    policy = with_adapter(tiny_model())
+    steps: list[torch.Tensor] = []
+    hook = policy.get_base_model().lm_head.register_forward_hook(
+        lambda _module, _inputs, output: steps.append(output[:, -1])
+    )
+    written = replies(policy, coupled=False)
+    hook.remove()
+    seen = torch.stack(steps, dim=1).log_softmax(-1)  # (prompts by falling length, place, vocab)
+    order = sorted(range(len(PROMPTS)), key=lambda index: -len(PROMPTS[index]))
+    for row, index in enumerate(order):
+        reply, prompt = written[index], PROMPTS[index]
+        with torch.no_grad():
+            logits = policy(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.log_softmax(-1)
+        torch.testing.assert_close(seen[row, : len(reply)], expected, atol=5e-5, rtol=0)
 
 
 def test_the_batch_a_prompt_sits_in_does_not_change_its_reply() -> None:
