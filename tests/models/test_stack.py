@@ -11,6 +11,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from easyds_tune.errors import ModelError
+from easyds_tune.models.deepspeed import (
+    end_of_engine,
+    gathered,
+    release,
+    start_distributed,
+    start_engine,
+)
 from easyds_tune.models.load import load_model, load_skeleton
 from easyds_tune.models.lora import give_back, lora_config
 from easyds_tune.models.stack import (
@@ -22,7 +29,9 @@ from easyds_tune.models.stack import (
     save_adapter,
     with_policy_adapter,
 )
+from easyds_tune.spec.deepspeed import deepspeed_config
 from easyds_tune.spec.model import ModelSpec
+from easyds_tune.spec.training import TrainingSpec
 from tests.models.adapters import edit_config, logits, moved, sft_adapter
 from tests.models.small_models import qwen
 
@@ -235,6 +244,32 @@ def test_a_saved_state_does_not_move_with_the_model(base: Path, adapter: Path) -
         before = {name: value.clone() for name, value in state.items()}
         moved(model, 0.1)
         assert all(torch.equal(value, before[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_an_engine_trains_the_fresh_adapter_alone(
+    base: Path, adapter: Path, tmp_path: Path, stage: int
+) -> None:
+    start_distributed(CPU)
+    model = stacked(base, adapter)
+    start = logits(model)
+    training = TrainingSpec(max_steps=3, learning_rate=1e-2, per_device_train_batch_size=1)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with end_of_engine():
+        engine = start_engine(model, deepspeed_config(f"zero{stage}"), training)
+        try:
+            for _ in range(3):
+                engine.backward(engine(input_ids=ids, labels=ids).loss)
+                engine.step()
+                with gathered(engine), reference_of(model) as reference:
+                    torch.testing.assert_close(logits(reference), start, atol=1e-5, rtol=0)
+            with gathered(engine):
+                policy = logits(model)
+                save_adapter(model, tmp_path)
+        finally:
+            release(engine)
+    assert (policy - start).abs().max() > 0.01
+    torch.testing.assert_close(logits(as_loaded(base, tmp_path)), policy, atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("fresh", [(), ("model.norm",)])
