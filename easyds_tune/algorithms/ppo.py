@@ -89,6 +89,26 @@ class Memory:
         self.moments.restore(state["moments"])
 
 
+@dataclass(frozen=True)
+class Experience:
+    """A rollout and what is to be learnt from it; (N, T), 0 outside of the rollout's mask."""
+
+    rollout: Rollout
+    advantages: Tensor
+    returns: Tensor
+    """What the value head should have said; 0 without one."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What every update needs and no step changes."""
+
+    engine: Any
+    spec: TrialSpec
+    ppo: PPOSpec
+    inputs: TrialInputs
+
+
 def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None) -> Iterator[Row]:
     """Train on `inputs.train` with columns prompt_ids and messages, against `inputs.reward`.
 
@@ -110,26 +130,20 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
             engine = start_engine(actor, deepspeed_config(spec.deepspeed), spec.training)
             arguments = spec.training.training_arguments.get("gradient_checkpointing_kwargs") or {}
             without_dropout(actor, arguments if spec.training.gradient_checkpointing else None)
-            yield from _steps(engine, frozen, spec, ppo, inputs, resume_from)
+            yield from _steps(Learner(engine, spec, ppo, inputs), frozen, resume_from)
         finally:
             release(engine)
             give_back(policy)
 
 
-def _steps(
-    engine: Any,
-    frozen: nn.Module | None,
-    spec: TrialSpec,
-    ppo: PPOSpec,
-    inputs: TrialInputs,
-    resume_from: Path | None,
-) -> Iterator[Row]:
+def _steps(learner: Learner, frozen: nn.Module | None, resume_from: Path | None) -> Iterator[Row]:
     """The loop. frozen: the reference, where it is a model of its own."""
+    engine, spec, ppo = learner.engine, learner.spec, learner.ppo
     policy, reference = _contexts(engine, frozen)
     max_steps, eval_steps = spec.budget.max_steps, spec.budget.eval_steps
     updates = ppo.num_ppo_epochs * ppo.rollout_batch_size // spec.training.effective_batch
     rate = schedule(spec.training, max_steps, updates)
-    memory = _start_memory(ppo, max_steps)
+    memory = _new_memory(ppo, max_steps)
     if resume_from is not None:
         _restore(engine, memory, resume_from / "trainer")
 
@@ -151,18 +165,15 @@ def _steps(
         step = memory.step + 1
         with policy():
             rollout = draw_rollout(
-                engine.module, reference, inputs, ppo, seed=spec.seed, step=step
+                engine.module, reference, learner.inputs, ppo, seed=spec.seed, step=step
             )
         drawn = time.perf_counter()
-        advantages, returns = _advantages(rollout, ppo, memory)
+        experience = _experience(rollout, ppo, memory)
         first = memory.step * updates
         rates = [memory.lr_scale * rate(first + number) for number in range(updates)]
-        learnt = _update(engine, rollout, advantages, returns, rates, spec, ppo, inputs, step)
-        seen = _rollout_metrics(rollout, returns, memory.controller.coef)
-        past_warmup = step > _warmup_steps(spec)
-        memory.controller.update(seen["train/kl"])
-        if past_warmup:
-            memory.lr_scale = adjusted_scale(memory.lr_scale, seen["train/kl"], ppo)
+        learnt = _update(learner, experience, rates, step)
+        seen = _rollout_metrics(experience) | {"train/kl_coef": memory.controller.coef}
+        _steer(memory, ppo, seen["train/kl"], warm=step > _warmup_steps(spec))
         memory.step = step
         ended = time.perf_counter()
         seconds += ended - started
@@ -173,15 +184,15 @@ def _steps(
             since_row = []
 
 
-def _start_memory(ppo: PPOSpec, max_steps: int) -> Memory:
+def _new_memory(ppo: PPOSpec, max_steps: int) -> Memory:
     horizon = ppo.kl_horizon or max(1, max_steps) / HORIZONS_IN_BUDGET
     if ppo.kl_controller == "fixed":
         horizon = math.inf
     return Memory(KLController(ppo.kl_coef, ppo.kl_target, horizon), RunningMoments())
 
 
-def _advantages(rollout: Rollout, ppo: PPOSpec, memory: Memory) -> tuple[Tensor, Tensor]:
-    """Advantages and, for the value head, returns; each (N, T) and 0 outside of the mask."""
+def _experience(rollout: Rollout, ppo: PPOSpec, memory: Memory) -> Experience:
+    """Scores and KL as a reward of each token, and that as advantages and returns."""
     mask = rollout.mask
     scores = rollout.scores
     if ppo.normalize_rewards:
@@ -201,107 +212,107 @@ def _advantages(rollout: Rollout, ppo: PPOSpec, memory: Memory) -> tuple[Tensor,
         advantages = compare(rewards.sum(dim=1), ppo.num_generations)[:, None] * mask
     if ppo.whiten_advantages:
         advantages = masked_whiten(advantages, mask)
-    return advantages, returns
+    return Experience(rollout, advantages, returns)
 
 
 def _update(
-    engine: Any,
-    rollout: Rollout,
-    advantages: Tensor,
-    returns: Tensor,
-    rates: Sequence[float],
-    spec: TrialSpec,
-    ppo: PPOSpec,
-    inputs: TrialInputs,
-    step: int,
+    learner: Learner, experience: Experience, rates: Sequence[float], step: int
 ) -> dict[str, float]:
     """Several passes over the replies in mini-batches; means over the updates made.
 
     rates: the learning rate of each update.
     """
-    size = spec.training.effective_batch
+    ppo, size = learner.ppo, learner.spec.training.effective_batch
+    count = len(experience.rollout.replies)
     made: list[dict[str, float]] = []
     for epoch in range(ppo.num_ppo_epochs):
-        order = stream(MINI_BATCHES, spec.seed, step, epoch).permutation(len(rollout.replies))
-        for start in range(0, len(order), size):
-            for group in engine.optimizer.param_groups:
-                group["lr"] = rates[len(made)]
-            rows = order[start : start + size].tolist()
-            losses = _mini_batch(engine, rollout, advantages, returns, rows, spec, ppo, inputs)
-            made.append(losses | {"train/learning_rate": rates[len(made)]})
-            if not all(map(math.isfinite, losses.values())):
-                broken = next(name for name, value in losses.items() if not math.isfinite(value))
-                raise DivergedError(f"{broken} is {losses[broken]} at step {step}")
+        order = stream(MINI_BATCHES, learner.spec.seed, step, epoch).permutation(count)
+        for start in range(0, count, size):
+            rate = rates[len(made)]
+            for group in learner.engine.optimizer.param_groups:
+                group["lr"] = rate
+            losses = _mini_batch(learner, experience, order[start : start + size].tolist())
+            made.append(losses | {"train/learning_rate": rate})
+            for name, value in losses.items():
+                if not math.isfinite(value):
+                    raise DivergedError(f"{name} is {value} at step {step}")
             if ppo.max_approx_kl and losses["train/approx_kl"] > ppo.max_approx_kl:
                 return _averaged(made) | {"train/updates": float(len(made))}
     return _averaged(made) | {"train/updates": float(len(made))}
 
 
-def _mini_batch(
-    engine: Any,
-    rollout: Rollout,
-    advantages: Tensor,
-    returns: Tensor,
-    rows: list[int],
-    spec: TrialSpec,
-    ppo: PPOSpec,
-    inputs: TrialInputs,
-) -> dict[str, float]:
+def _mini_batch(learner: Learner, experience: Experience, rows: list[int]) -> dict[str, float]:
     """One optimizer update from some rows of the rollout, in micro-batches of like length.
 
     The losses are means over the tokens of the whole mini-batch, so that they do not depend on how
     it is cut into micro-batches.
     """
-    training, device = spec.training, inputs.device
+    engine, training = learner.engine, learner.spec.training
+    rollout = experience.rollout
     tokens = int(rollout.mask[rows].sum())
     rows = sorted(rows, key=lambda row: -len(rollout.prompts[row]) - len(rollout.replies[row]))
     totals: dict[str, Tensor] = {}
     for start in range(0, len(rows), training.per_device_train_batch_size):
         part = rows[start : start + training.per_device_train_batch_size]
-        batch = reply_batch(
-            [rollout.prompts[row] for row in part],
-            [rollout.replies[row] for row in part],
-            inputs.tokenizer.pad_token_id,
-            device,
-        )
-        mask, width = batch.mask, batch.mask.shape[1]
-
-        def of_part(values: Tensor, rows: list[int] = part, width: int = width) -> Tensor:
-            return values[rows, :width].to(device)
-
-        logits, values = engine(batch)
-        log_p = token_log_probs(logits, batch.tokens, ppo.temperature)
-        policy = policy_loss(
-            log_p, of_part(rollout.log_p), of_part(advantages), mask, ppo.cliprange, tokens
-        )
-        loss = policy.loss
-        measured = {
-            "train/policy_loss": policy.loss,
-            "train/approx_kl": policy.approx_kl,
-            "train/clip_fraction": policy.clip_fraction,
-        }
-        if values is not None:
-            value = value_loss(
-                values, of_part(rollout.values), of_part(returns), mask, ppo.cliprange_value, tokens
-            )
-            loss = loss + ppo.vf_coef * value.loss
-            measured["train/value_loss"] = value.loss
-            measured["train/value_clip_fraction"] = value.clip_fraction
-        if ppo.entropy_coef:
-            entropy = masked_mean(token_entropy(logits / ppo.temperature), mask, tokens)
-            loss = loss - ppo.entropy_coef * entropy
-        measured["train/loss"] = loss
-        for name, part_of_mean in measured.items():
-            totals[name] = totals.get(name, torch.zeros((), device=device)) + part_of_mean.detach()
+        losses = _losses(learner, experience, part, tokens)
         # DeepSpeed divides by the number of micro-batches; these are parts of one mean already.
-        engine.backward(loss * training.gradient_accumulation_steps)
+        engine.backward(losses["train/loss"] * training.gradient_accumulation_steps)
         engine.step()
+        for name, value in losses.items():
+            totals[name] = totals.get(name, 0) + value.detach()
     norm = {"train/grad_norm": float(engine.get_global_grad_norm())}
     return {name: value.item() for name, value in totals.items()} | norm
 
 
-def _rollout_metrics(rollout: Rollout, returns: Tensor, kl_coef: float) -> dict[str, float]:
+def _losses(
+    learner: Learner, experience: Experience, rows: list[int], tokens: int
+) -> dict[str, Tensor]:
+    """The losses of a micro-batch by name, scalars; `train/loss` is the one to go down.
+
+    tokens: of the whole mini-batch, which the sums are divided by.
+    """
+    ppo, device, rollout = learner.ppo, learner.inputs.device, experience.rollout
+    batch = reply_batch(
+        [rollout.prompts[row] for row in rows],
+        [rollout.replies[row] for row in rows],
+        learner.inputs.tokenizer.pad_token_id,
+        device,
+    )
+    mask, width = batch.mask, batch.mask.shape[1]
+    old_log_p, old_values, advantages, returns = (
+        values[rows, :width].to(device)
+        for values in (rollout.log_p, rollout.values, experience.advantages, experience.returns)
+    )
+    logits, values = learner.engine(batch)
+    log_p = token_log_probs(logits, batch.tokens, ppo.temperature)
+    policy = policy_loss(log_p, old_log_p, advantages, mask, ppo.cliprange, tokens)
+    loss = policy.loss
+    losses = {
+        "train/policy_loss": policy.loss,
+        "train/approx_kl": policy.approx_kl,
+        "train/clip_fraction": policy.clip_fraction,
+    }
+    if values is not None:
+        value = value_loss(values, old_values, returns, mask, ppo.cliprange_value, tokens)
+        loss = loss + ppo.vf_coef * value.loss
+        losses["train/value_loss"] = value.loss
+        losses["train/value_clip_fraction"] = value.clip_fraction
+    if ppo.entropy_coef:
+        entropy = masked_mean(token_entropy(logits / ppo.temperature), mask, tokens)
+        loss = loss - ppo.entropy_coef * entropy
+    return losses | {"train/loss": loss}
+
+
+def _steer(memory: Memory, ppo: PPOSpec, kl: float, *, warm: bool) -> None:
+    """Move the KL coefficient, and after warm-up the learning rate, by the KL just measured."""
+    memory.controller.update(kl)
+    if warm:
+        memory.lr_scale = adjusted_scale(memory.lr_scale, kl, ppo)
+
+
+def _rollout_metrics(experience: Experience) -> dict[str, float]:
     """What a rollout shows of the policy that drew it; `train/kl` is what the controller sees."""
+    rollout = experience.rollout
     mask = rollout.mask
     metrics = {
         "train/reward": rollout.scores.mean(),
@@ -311,11 +322,11 @@ def _rollout_metrics(rollout: Rollout, returns: Tensor, kl_coef: float) -> dict[
         "train/length": mask.sum(dim=1).float().mean(),
         "train/finished": rollout.ended.float().mean(),
     }
-    if returns.any():
-        spread = returns[mask].var()
-        missed = (returns - rollout.values)[mask].var()
+    if experience.returns.any():
+        spread = experience.returns[mask].var()
+        missed = (experience.returns - rollout.values)[mask].var()
         metrics["train/explained_variance"] = 1 - missed / spread.clamp_min(1e-8)
-    return {name: value.item() for name, value in metrics.items()} | {"train/kl_coef": kl_coef}
+    return {name: value.item() for name, value in metrics.items()}
 
 
 def _averaged(steps: Sequence[dict[str, float]]) -> dict[str, float]:
