@@ -280,7 +280,7 @@ def _losses(
     )
     mask, width = batch.mask, batch.mask.shape[1]
     old_log_p, old_values, advantages, returns = (
-        values[rows, :width].to(device)
+        values[rows, -width:].to(device)
         for values in (rollout.log_p, rollout.values, experience.advantages, experience.returns)
     )
     logits, values = learner.engine(batch)

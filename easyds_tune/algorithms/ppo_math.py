@@ -1,7 +1,8 @@
 """KL-shaped rewards, advantages, clipped losses, KL controller. Pure tensors: no engine, no I/O.
 
 Letters: B replies, T tokens of the longest reply. A `mask` is (B, T) and True where a token is
-part of its reply, the end token included; what stands elsewhere never matters. All of it float32.
+part of its reply, the end token included: one run of columns in each row, wherever it begins. What
+stands elsewhere never matters. All of it float32.
 
 Sources: PPO, Schulman et al. 2017 (arXiv 1707.06347); GAE, Schulman et al. 2015 (1506.02438); the
 KL-shaped reward and the adaptive KL controller, Ziegler et al. 2019 (1909.08593); RLOO, Ahmadian et
@@ -65,7 +66,8 @@ def shaped_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> 
     Ziegler et al., equation 2, spread over the tokens.
     """
     rewards = torch.where(mask, -kl_coef * kl, 0.0)
-    last = mask.sum(dim=1) - 1
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(mask, columns, -1).amax(dim=1)
     return rewards.scatter_add(1, last[:, None], scores[:, None].to(rewards.dtype))
 
 

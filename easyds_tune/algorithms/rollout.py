@@ -31,8 +31,8 @@ PROMPT_ORDER, ROLLOUT, MINI_BATCHES = 1, 2, 3
 class Rollout:
     """The replies of one step, by rows; replies to one prompt are neighbours.
 
-    Tensors are float32 on the CPU and (N, T) unless said otherwise; what stands outside of `mask`
-    is 0.
+    Tensors are float32 on the CPU and (N, T) unless said otherwise; a reply stands at the end of
+    its row, and what stands outside of `mask` is 0.
     """
 
     prompts: list[Ids]
@@ -153,8 +153,8 @@ def _measured(
             if values is not None:
                 measures["values"] = torch.where(batch.mask, values, 0.0)
             for name, values_of in measures.items():
-                found[name][rows, :width] = values_of.cpu()
-            mask[rows, :width] = batch.mask.cpu()
+                found[name][rows, -width:] = values_of.cpu()
+            mask[rows, -width:] = batch.mask.cpu()
     ended = torch.tensor([reply[-1] in inputs.end_token_ids for reply in replies])
     return Rollout(prompts, replies, mask, scores, ended, **found)
 

@@ -1,7 +1,8 @@
 """Prompts with their replies as one batch, and the forward pass that sees just the replies.
 
-Prompts end and replies begin in one column, so the last columns hold every reply position and the
-logits of all the others need not be computed.
+All rows end in one column, so the last columns hold every reply position, the logits of all the
+others need not be computed, and a row is padded for its whole length only, not for prompt and reply
+apart.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from easyds_tune.models.generate import pad_left, unwrap
 
 @dataclass(frozen=True, slots=True)
 class ReplyBatch:
-    """Rows of prompt and reply: prompts padded on the left, replies on the right.
+    """Rows of prompt and reply, padded on the left.
 
-    B rows, P tokens of the longest prompt, T of the longest reply.
+    B rows, L tokens of the longest row, T of the longest reply.
     """
 
     input_ids: Tensor
-    """(B, P + T), int64."""
+    """(B, L), int64."""
     attention_mask: Tensor
-    """(B, P + T), 1 where a token is."""
+    """(B, L), 1 where a token is."""
     mask: Tensor
-    """(B, T), True where a reply's token is."""
+    """(B, T), True where a reply's token is: at the end of its row."""
 
     @property
     def tokens(self) -> Tensor:
@@ -44,18 +45,12 @@ def reply_batch(
     device: torch.device,
 ) -> ReplyBatch:
     """Put prompts and their replies together; every reply has at least one token."""
-    input_ids, prompt_mask = pad_left(prompts, pad_token_id)
-    longest = max(map(len, replies))
-    padding = [longest - len(reply) for reply in replies]
-    tail = torch.tensor(
-        [list(reply) + [pad_token_id] * pad for reply, pad in zip(replies, padding, strict=True)]
-    )
-    tail_mask = torch.tensor([[1] * (longest - pad) + [0] * pad for pad in padding])
-    return ReplyBatch(
-        torch.cat([input_ids, tail], dim=1).to(device),
-        torch.cat([prompt_mask, tail_mask], dim=1).to(device),
-        tail_mask.bool().to(device),
-    )
+    rows = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
+    input_ids, attention_mask = pad_left(rows, pad_token_id)
+    lengths = torch.tensor([len(reply) for reply in replies])
+    longest = int(lengths.max())
+    mask = torch.arange(longest) >= longest - lengths[:, None]
+    return ReplyBatch(input_ids.to(device), attention_mask.to(device), mask.to(device))
 
 
 def reply_logits(model: nn.Module, batch: ReplyBatch) -> Tensor:
