@@ -51,12 +51,10 @@ from easyds_tune.models.deepspeed import end_of_engine, gathered, release, start
 from easyds_tune.models.lora import give_back
 from easyds_tune.models.replies import reply_batch
 from easyds_tune.models.stack import reference_of, save_adapter, with_policy_adapter
-from easyds_tune.spec.algorithm import PPOSpec
+from easyds_tune.spec.algorithm import PPOSpec, kl_horizon
 from easyds_tune.spec.deepspeed import deepspeed_config
 from easyds_tune.spec.sweep import TrialSpec
 
-HORIZONS_IN_BUDGET = 50
-"""How often a trial's budget holds the default horizon: time enough for a target to be met."""
 ENGINE, STATE = "engine", "ppo.json"
 """What a checkpoint's trainer/ holds: DeepSpeed's own folder, and what else PPO remembers."""
 
@@ -185,9 +183,7 @@ def _steps(learner: Learner, frozen: nn.Module | None, resume_from: Path | None)
 
 
 def _new_memory(ppo: PPOSpec, max_steps: int) -> Memory:
-    horizon = ppo.kl_horizon or max(1, max_steps) / HORIZONS_IN_BUDGET
-    if ppo.kl_controller == "fixed":
-        horizon = math.inf
+    horizon = math.inf if ppo.kl_controller == "fixed" else kl_horizon(ppo, max_steps)
     return Memory(KLController(ppo.kl_coef, ppo.kl_target, horizon), RunningMoments())
 
 

@@ -202,7 +202,7 @@ class KLController:
     error is cut off at ± 20 %.
 
     target: nats per token. horizon: steps; over one horizon at the largest error the coefficient
-    moves by a factor of about 1.2. Infinite for a fixed coefficient.
+    moves by a factor of about 1.2. At least 1; infinite for a fixed coefficient.
     """
 
     coef: float

@@ -95,8 +95,9 @@ class PPOSpec(Spec):
     """`adaptive` moves the penalty's coefficient until the KL meets `kl_target`."""
     kl_target: float = Field(0.1, gt=0)
     """KL to the start that `adaptive` aims at, in nats per token, measured on the rollouts."""
-    kl_horizon: float | None = Field(None, gt=0)
-    """Steps in which the coefficient moves by a fifth at most; null is a fiftieth of the budget."""
+    kl_horizon: float | None = Field(None, ge=1)
+    """Steps in which the coefficient moves by a fifth at most; null is a fiftieth of the budget,
+    and one step at least."""
     kl_coef: float = Field(0.05, ge=0)
     """Coefficient of the KL penalty per token: the first one, or the only one of `fixed`."""
     kl_estimator: KLEstimator = "k1"
@@ -136,6 +137,15 @@ class PPOSpec(Spec):
 AlgorithmSpec = Annotated[
     SFTSpec | RewardModelSpec | DPOSpec | PPOSpec, Field(discriminator="type")
 ]
+
+
+HORIZONS_IN_BUDGET = 50
+"""How often a trial's budget holds the default KL horizon: time enough for a target to be met."""
+
+
+def kl_horizon(ppo: PPOSpec, max_steps: int) -> float:
+    """The horizon of the adaptive KL controller in a trial of `max_steps`, in steps."""
+    return ppo.kl_horizon or max(1.0, max_steps / HORIZONS_IN_BUDGET)
 
 
 def length_field(algorithm: AlgorithmSpec) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from easyds_tune.spec.algorithm import PPOSpec
+from easyds_tune.spec.algorithm import PPOSpec, kl_horizon
 from easyds_tune.spec.search import IntParam
 from easyds_tune.spec.sweep import SweepSpec
 
@@ -47,14 +47,15 @@ def ppo_notes(spec: SweepSpec, train_records: int | None = None) -> list[str]:
             "please it without being better is not found out; give the judge another one"
         )
     steps = spec.budget(train_records).max_steps
-    longest = max(_numbers(spec, "algorithm.kl_horizon", ppo.kl_horizon), default=None)
-    if "adaptive" in _values(spec, "algorithm.kl_controller", ppo.kl_controller) and longest:
-        factor = reach(longest, steps)
+    longest = max(_numbers(spec, "algorithm.kl_horizon", kl_horizon(ppo, steps)))
+    if "adaptive" in _values(spec, "algorithm.kl_controller", ppo.kl_controller):
+        factor, enough = reach(longest, steps), math.floor(_horizon_for(2, steps) * 10) / 10
         if factor < 2:
+            remedy = f"set {enough:g} or less, or null" if enough >= 1 else "train for 4 or more"
             notes.append(
                 f"algorithm.kl_horizon: within {steps} steps a horizon of {longest:g} moves the KL "
                 f"coefficient by a factor of {factor:.3g} at most, too little to reach a target; "
-                f"set {math.floor(_horizon_for(2, steps) * 10) / 10:g} or less, or null"
+                f"{remedy}"
             )
     return notes
 

@@ -223,7 +223,7 @@ def trial_spec(
             warmup_steps = max(1, round(training.warmup_steps * scale))
             training = training.model_copy(update={"warmup_steps": warmup_steps})
         if algorithm.type == "ppo" and algorithm.kl_horizon is not None:
-            horizon = algorithm.kl_horizon * scale
+            horizon = max(1.0, algorithm.kl_horizon * scale)
             algorithm = algorithm.model_copy(update={"kl_horizon": horizon})
     return TrialSpec(
         trial_id=trial_id,

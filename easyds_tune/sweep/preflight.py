@@ -16,6 +16,7 @@ from easyds_tune.data.tokenise import Encoder, check_room
 from easyds_tune.errors import ProblemsError, SpecError
 from easyds_tune.models.load import ModelKind, context_length, load_skeleton
 from easyds_tune.models.lora import target_problems, trainable_parameters
+from easyds_tune.models.stack import with_policy_adapter
 from easyds_tune.models.start import load_start_tokenizer, start_of
 from easyds_tune.rewards.check import check_reward_model
 from easyds_tune.spec.algorithm import PPOSpec, length_field, length_limit
@@ -155,6 +156,8 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     """LoRA targets, prompts without room for a reply, and lengths that leave no record."""
     kind: ModelKind = "reward" if spec.algorithm.type == "rm" else "causal"
     start = start_of(spec.model)
+    for rank in _searched(spec, "model.lora_r", spec.model.lora_r):
+        start_of(spec.model.model_copy(update={"lora_r": rank}))
     problems = file_problems(start.base.model_name_or_path)
     if start.adapter is not None and spec.algorithm.type != "ppo":
         problems.append(
@@ -172,7 +175,9 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
         skeleton = load_skeleton(changed, kind)
         found = target_problems(skeleton, changed)
         problems += found
-        if not found:
+        if not found and start.adapter is not None and not problems:
+            with_policy_adapter(skeleton, changed, start.adapter)
+        elif not found:
             trainable_parameters(changed, kind, skeleton)
     if records is None:
         return _ModelCheck(problems)
