@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lint types layers format clean
+.PHONY: help setup demo test check bench learn lint types layers format clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -42,6 +42,9 @@ bench: $(INSTALLED)  ## time warm workers, one more trial, a step; watch memory 
 		echo "== $$name"; \
 		$(BIN)/python tests/benchmarks/$$name.py --out results/benchmarks || exit 1; \
 	done
+
+learn: $(INSTALLED)  ## PPO on the demo, three seeds and three KL targets (some 40 minutes)
+	$(BIN)/python tests/benchmarks/ppo_learning.py --out results/benchmarks
 
 check: lint types layers  ## everything CI checks besides the tests
 

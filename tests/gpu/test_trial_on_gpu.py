@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,13 +22,29 @@ pytestmark = [
 ]
 
 
-def test_a_dpo_trial_trains_in_bfloat16_and_starts_at_zero_kl(tmp_path: Path) -> None:
+PPO = {
+    "type": "ppo",
+    "reward": {"model_name_or_path": str(ROOT / "data/models/tiny-reward")},
+    "rollout_batch_size": 16,
+    "response_length": 16,
+    "num_ppo_epochs": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "data"),
+    [({"type": "dpo", "max_length": 128}, "preferences.jsonl"), (PPO, "prompts.jsonl")],
+    ids=["dpo", "ppo"],
+)
+def test_a_trial_trains_in_bfloat16_and_starts_at_zero_kl(
+    tmp_path: Path, algorithm: dict[str, Any], data: str
+) -> None:
     sweep = validate(
         {
             "name": "gpu",
-            "algorithm": {"type": "dpo", "max_length": 128},
+            "algorithm": algorithm,
             "model": {"model_name_or_path": str(ROOT / "data/models/tiny-tutor"), "lora_r": 8},
-            "data": {"train": {"path": str(ROOT / "data/easyds/preferences.jsonl"), "limit": 64}},
+            "data": {"train": {"path": str(ROOT / "data/easyds" / data), "limit": 64}},
             "judge": {
                 "prompts": str(ROOT / "data/easyds/judge_prompts.jsonl"),
                 "num_prompts": 8,
@@ -37,7 +54,7 @@ def test_a_dpo_trial_trains_in_bfloat16_and_starts_at_zero_kl(tmp_path: Path) ->
             "training": {"max_steps": 0},
         }
     )
-    records = read_records(sweep.data, "dpo", sweep.judge)
+    records = read_records(sweep.data, sweep.algorithm.type, sweep.judge)
     bench = Workbench(sweep, records, torch.device("cuda", 0))
     start = next(run_trial(trial_spec(sweep, "000", {}), bench, tmp_path / "start"))
     assert start.metrics["eval/kl"] == 0.0
