@@ -107,9 +107,12 @@ def _inline_search_space(raw: dict[str, Any], spec_path: Path | None) -> None:
     name = raw.get("search_space")
     if not isinstance(name, str):
         return
-    folders = [Path(), Path("search_spaces")]
+    # A sweep and its space often share a name: sweeps/ppo.yaml, search_spaces/ppo.yaml.
+    folders = [Path("search_spaces"), Path()]
     if spec_path:
-        folders += [spec_path.parent, spec_path.parent.parent / "search_spaces"]
+        beside = spec_path.parent
+        folders = [folders[0], beside.parent / "search_spaces", beside / "search_spaces", Path()]
+        folders.append(beside)
     for folder in folders:
         for candidate in (name, f"{name}.yaml"):
             if os.path.isfile(folder / candidate):

@@ -116,6 +116,9 @@ class Workbench:
         return base
 
     def _is_shared(self, reward: RewardModelRewardSpec) -> bool:
+        rank = self._sweep.search_space.get("model.lora_r")
+        if rank is not None and None in rank.end_points():
+            return False  # a trial that trains every weight would change the reward
         return shares_base(reward, self._start.base)
 
     def _make_judge(self, base: PreTrainedModel) -> Judge | None:
@@ -152,7 +155,10 @@ class Workbench:
             device=self.device,
             load_reference=self._load,
             fresh_modules=self._fresh_modules,
-            end_token_ids=tuple(end_token_ids(base, self.tokenizer)),
+            # A classifier writes no replies and has no generation settings.
+            end_token_ids=(
+                tuple(end_token_ids(base, self.tokenizer)) if self._kind == "causal" else ()
+            ),
             start=self._start.adapter,
             reward=(
                 self._rewards[spec.algorithm.reward]
