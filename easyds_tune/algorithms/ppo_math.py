@@ -176,6 +176,8 @@ def value_loss(
     old_values: predicted when the replies were drawn; a prediction may leave them by
     `cliprange_value` (Engstrom et al. 2020, arXiv 2005.12729, section 3).
     """
+    # As for the log-probabilities: nothing outside of the mask may reach the gradient.
+    values = torch.where(mask, values, old_values)
     kept_near = old_values + (values - old_values).clamp(-cliprange_value, cliprange_value)
     free = (values - returns).square()
     clipped = (kept_near - returns).square()
@@ -187,8 +189,9 @@ def value_loss(
 def token_entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of the distribution at each position; (…, vocabulary) -> (…)."""
     log_p = logits.float().log_softmax(dim=-1)
-    # A token that cannot be drawn adds nothing: 0 × -inf would be NaN.
-    return -torch.where(log_p.isneginf(), 0.0, log_p.exp() * log_p).sum(dim=-1)
+    # A token that cannot be drawn adds nothing: 0 × -inf would be NaN, and so would its gradient.
+    finite = torch.where(log_p.isneginf(), 0.0, log_p)
+    return -(log_p.exp() * finite).sum(dim=-1)
 
 
 # ---- what lives on between steps --------------------------------------------------------------
