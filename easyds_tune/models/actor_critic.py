@@ -72,7 +72,9 @@ def without_dropout(module: nn.Module, checkpointing: dict[str, Any] | None = No
     module.eval()
     for part in module.modules():
         if checkpointing is not None and isinstance(part, PreTrainedModel):
-            part.gradient_checkpointing_enable({"use_reentrant": False, **checkpointing})
+            part.activation_checkpointing_enable(
+                activation_checkpointing_kwargs={"use_reentrant": False, **checkpointing}
+            )
             break
     if checkpointing is None:
         return

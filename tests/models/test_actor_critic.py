@@ -1,0 +1,179 @@
+"""Policy and value head in one forward pass, without dropout, recomputed or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen2ForCausalLM
+
+from easyds_tune.models.actor_critic import ActorCritic, without_dropout
+from easyds_tune.models.replies import reply_batch, reply_logits
+from tests.models.adapters import moved
+
+CPU = torch.device("cpu")
+BATCH = reply_batch([[5, 6, 7, 8], [9], [10, 11, 12]], [[20], [21, 22, 23, 24, 1], [26, 1]], 0, CPU)
+MakePolicy = Callable[..., Qwen2ForCausalLM]
+
+
+@pytest.fixture
+def actor(make_policy: MakePolicy) -> ActorCritic:
+    """A policy with an adapter that does something, and a value head that says something."""
+    return with_adapter(make_policy())
+
+
+def with_adapter(base: nn.Module) -> ActorCritic:
+    torch.manual_seed(3)
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    actor = ActorCritic(moved(get_peft_model(base, config), 0.1), has_value_head=True)
+    with torch.no_grad():
+        actor.value_head.weight += torch.randn_like(actor.value_head.weight)
+        actor.value_head.bias += 0.7
+    return actor.eval()
+
+
+def loss_of(actor: ActorCritic) -> Tensor:
+    logits, values = actor(BATCH)
+    tokens = logits.log_softmax(dim=-1).gather(-1, BATCH.tokens[..., None]).squeeze(-1)
+    return torch.where(BATCH.mask, tokens + values.square(), 0.0).sum()
+
+
+def gradients(actor: ActorCritic) -> dict[str, Tensor]:
+    return {
+        name: weight.grad.clone()
+        for name, weight in actor.named_parameters()
+        if weight.grad is not None
+    }
+
+
+@torch.no_grad()
+def test_values_are_the_heads_reading_of_the_last_hidden_states(actor: ActorCritic) -> None:
+    logits, values = actor(BATCH)
+    assert values.dtype == torch.float32
+    assert values.shape == BATCH.mask.shape
+    width = BATCH.mask.shape[1]
+    naive = actor.policy(
+        input_ids=BATCH.input_ids,
+        attention_mask=BATCH.attention_mask,
+        position_ids=(BATCH.attention_mask.cumsum(dim=1) - 1).clamp_min(0),
+        output_hidden_states=True,
+    )
+    # The state before a token is read one column earlier.
+    hidden = naive.hidden_states[-1][:, -width - 1 : -1]
+    wanted = actor.value_head(hidden).squeeze(-1)
+    torch.testing.assert_close(values[BATCH.mask], wanted[BATCH.mask])
+    torch.testing.assert_close(
+        logits[BATCH.mask], naive.logits[:, -width - 1 : -1][BATCH.mask], rtol=1e-5, atol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_logits_are_the_policys_own_with_a_value_head_and_without(actor: ActorCritic) -> None:
+    wanted = reply_logits(actor.policy, BATCH)
+    assert torch.equal(actor(BATCH)[0], wanted)
+    logits, values = ActorCritic(actor.policy, has_value_head=False)(BATCH)
+    assert torch.equal(logits, wanted)
+    assert values is None
+
+
+def test_every_state_is_worth_nothing_at_the_start(make_policy: MakePolicy) -> None:
+    actor = ActorCritic(make_policy(), has_value_head=True)
+    _, values = actor(BATCH)
+    assert torch.equal(values, torch.zeros(BATCH.mask.shape))
+    values.sum().backward()
+    assert actor.value_head.weight.grad.abs().sum() > 0
+    assert actor.policy.model.layers[0].mlp.up_proj.weight.grad.abs().sum() == 0
+
+
+def test_one_forward_pass_serves_both_and_leaves_no_hook(actor: ActorCritic) -> None:
+    passes: list[nn.Module] = []
+    causal_lm = actor.policy.get_base_model()
+    counter = causal_lm.model.register_forward_hook(lambda module, *_: passes.append(module))
+    actor(BATCH)
+    counter.remove()
+    assert len(passes) == 1
+    assert not any(module._forward_pre_hooks for module in actor.modules())
+
+
+def test_a_forward_pass_that_fails_leaves_no_hook(actor: ActorCritic) -> None:
+    with pytest.raises(IndexError):
+        actor(reply_batch([[5]], [[10**6]], 0, CPU))
+    assert not any(module._forward_pre_hooks for module in actor.modules())
+
+
+def test_the_value_loss_reaches_the_adapter_through_the_hidden_states(actor: ActorCritic) -> None:
+    _, values = actor(BATCH)
+    torch.where(BATCH.mask, values.square(), 0.0).sum().backward()
+    found = gradients(actor)
+    assert {name for name in found if "lora_" in name}
+    assert all(value.abs().sum() > 0 for value in found.values())
+
+
+def test_a_coarser_policy_has_values_in_float32(make_policy: MakePolicy) -> None:
+    actor = ActorCritic(make_policy().bfloat16(), has_value_head=True)
+    logits, values = actor(BATCH)
+    assert (logits.dtype, values.dtype) == (torch.bfloat16, torch.float32)
+
+
+# ---- no dropout, and gradient checkpointing ---------------------------------------------------
+
+
+def with_dropout(name: str, make_policy: MakePolicy) -> nn.Module:
+    """Models that drop out much: in attention alone, or wherever GPT-2 does."""
+    if name == "qwen2":
+        policy = make_policy()
+        policy.config.attention_dropout = 0.5
+        for layer in policy.model.layers:
+            layer.self_attn.attention_dropout = 0.5
+        return policy
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3,
+        resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gpt2"])
+def test_the_models_of_these_tests_do_drop_out_in_training(
+    name: str, make_policy: MakePolicy
+) -> None:
+    actor = with_adapter(with_dropout(name, make_policy)).train()
+    assert loss_of(actor) != loss_of(actor)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gpt2"])
+@pytest.mark.parametrize("arguments", [{}, {"use_reentrant": True}])
+def test_recomputing_changes_neither_loss_nor_gradients_and_drops_nothing_out(
+    name: str, arguments: dict[str, bool], make_policy: MakePolicy
+) -> None:
+    actor = with_adapter(with_dropout(name, make_policy))
+    without_dropout(actor)
+    loss = loss_of(actor)
+    loss.backward()
+    wanted = gradients(actor)
+    actor.zero_grad()
+
+    without_dropout(actor, arguments)
+    passes: list[nn.Module] = []
+    layers = next(iter(m for m in actor.modules() if isinstance(m, nn.ModuleList)))
+    layers[0].mlp.register_forward_pre_hook(lambda module, *_: passes.append(module))
+    again = loss_of(actor)
+    again.backward()
+    assert len(passes) == 2, "the layer ran once more in the backward pass"
+    torch.testing.assert_close(again, loss, rtol=1e-6, atol=1e-6)
+    found = gradients(actor)
+    assert found.keys() == wanted.keys()
+    for weight, value in wanted.items():
+        torch.testing.assert_close(found[weight], value, rtol=1e-4, atol=1e-5)
+
+
+def test_without_dropout_and_without_checkpointing_nothing_is_in_training_mode(
+    actor: ActorCritic,
+) -> None:
+    actor.train()
+    without_dropout(actor)
+    assert not any(module.training for module in actor.modules())
