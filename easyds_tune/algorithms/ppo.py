@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -247,17 +248,21 @@ def _mini_batch(learner: Learner, experience: Experience, rows: list[int]) -> di
     rollout = experience.rollout
     tokens = int(rollout.mask[rows].sum())
     rows = sorted(rows, key=lambda row: -len(rollout.prompts[row]) - len(rollout.replies[row]))
-    totals: dict[str, Tensor] = {}
+    totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=learner.inputs.device))
     for start in range(0, len(rows), training.per_device_train_batch_size):
         part = rows[start : start + training.per_device_train_batch_size]
-        losses = _losses(learner, experience, part, tokens)
+        parts = _losses(learner, experience, part, tokens)
         # DeepSpeed divides by the number of micro-batches; these are parts of one mean already.
-        engine.backward(losses["train/loss"] * training.gradient_accumulation_steps)
+        engine.backward(parts["train/loss"] * training.gradient_accumulation_steps)
         engine.step()
-        for name, value in losses.items():
-            totals[name] = totals.get(name, 0) + value.detach()
-    norm = {"train/grad_norm": float(engine.get_global_grad_norm())}
-    return {name: value.item() for name, value in totals.items()} | norm
+        for name, value in parts.items():
+            totals[name] += value.detach()
+    losses = {name: value.item() for name, value in totals.items()}
+    norm = float(engine.get_global_grad_norm())
+    if math.isfinite(norm) or not engine.fp16_enabled():
+        # In float16 an overflow only lowers DeepSpeed's loss scale, and the update is left out.
+        losses["train/grad_norm"] = norm
+    return losses
 
 
 def _losses(
