@@ -16,8 +16,8 @@ from easyds_tune.data.records import Message, Prompt
 from easyds_tune.data.tokenise import Encoder
 from easyds_tune.errors import DataError
 from easyds_tune.judge import statistics, text_metrics
-from easyds_tune.models.kl import Reference, reply_kl
 from easyds_tune.models.generate import Sampling, generate
+from easyds_tune.models.kl import Reference, reply_kl
 from easyds_tune.rewards.reward import Reward
 from easyds_tune.spec.judge import JudgeSpec
 
