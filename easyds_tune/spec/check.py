@@ -12,13 +12,19 @@ from pydantic import BaseModel, ValidationError
 
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.algorithm import PPOSpec
-from easyds_tune.spec.argument_names import RESERVED, passed_on
+from easyds_tune.spec.argument_names import COMMON, RESERVED, passed_on
 from easyds_tune.spec.base import Spec
 from easyds_tune.spec.check_ppo import ppo_problems
 from easyds_tune.spec.data import DataSource, DataSpec
 from easyds_tune.spec.deepspeed import batch_problems, clipping_problems, deepspeed_config
 from easyds_tune.spec.judge import JudgeSpec
-from easyds_tune.spec.messages import did_you_mean, model_at, shown, validation_problems
+from easyds_tune.spec.messages import (
+    did_you_mean,
+    model_at,
+    near_miss,
+    shown,
+    validation_problems,
+)
 from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.search import ChoiceParam, FloatParam, IntParam, Param
@@ -44,6 +50,8 @@ EFFECTIVE_BATCH = (
 SEARCHABLE = ("algorithm", "model", "training")
 FIXED = {
     "algorithm.type": "a sweep trains with one algorithm",
+    "algorithm.reward": "all trials train on one reward",
+    "algorithm.ref_model_name_or_path": "KL is measured from where all trials start",
     "model.model_name_or_path": "all trials share one base",
     "model.revision": "all trials share one base",
     "model.dtype": "all trials share one base",
@@ -64,6 +72,7 @@ def spec_problems(spec: SweepSpec) -> list[str]:
         *_search_problems(spec),
         *_deepspeed_problems(spec),
         *ppo_problems(spec),
+        *_start_problems(spec),
         *missing_files(spec.model, spec.judge, spec.data, spec.algorithm),
     ]
 
@@ -111,6 +120,8 @@ def _argument_problems(spec: SweepSpec) -> list[str]:
         path = f"training.training_arguments.{name}"
         if name in RESERVED:
             problems.append(f"{path}: {RESERVED[name]}")
+        elif spec.algorithm.type == "ppo" and name in COMMON - known:
+            problems.append(f"{path}: ppo does not take it; it takes {', '.join(sorted(known))}")
         elif name not in known:
             problems.append(f"{path}: unknown argument{did_you_mean(name, sorted(known))}")
     return problems
@@ -199,10 +210,8 @@ def param_problems(spec: SweepSpec, params: dict[str, Any]) -> list[str]:
 
 def _path_problem(spec: SweepSpec, path: str) -> str | None:
     """Why a dotted path cannot be searched."""
-    if path.startswith("algorithm.reward."):
-        return "cannot be searched: all trials train on one reward"
-    if path in FIXED:
-        return f"cannot be searched: {FIXED[path]}"
+    if why := fixed_because(path):
+        return f"cannot be searched: {why}"
     head, _, rest = path.partition(".")
     model: type[BaseModel] | None = SweepSpec
     raw: Any = spec.model_dump()
@@ -212,13 +221,25 @@ def _path_problem(spec: SweepSpec, path: str) -> str | None:
         if model is None:
             return "is no field of the spec; what stands inside a field cannot be searched"
         if key not in model.model_fields:
-            hint = did_you_mean(path, searchable_paths(spec)) or _what_can_be(spec, head)
+            hint = _near_path(spec, path) or _what_can_be(spec, head)
             return f"is no field of the spec{hint}"
         raw = raw.get(key) if isinstance(raw, dict) else None
         model = model_at(model, key, raw)
     if model is not None or not rest:
         return "names a section; name one of its fields"
     return None
+
+
+def fixed_because(path: str) -> str | None:
+    """Why all trials of a sweep have one value of a field, or of the section it is in."""
+    return next((why for fixed, why in FIXED.items() if f"{path}.".startswith(f"{fixed}.")), None)
+
+
+def _near_path(spec: SweepSpec, path: str) -> str:
+    """The path of a field whose own name is a near miss; sections are alike by themselves."""
+    paths = {known.rpartition(".")[2]: known for known in searchable_paths(spec)}
+    near = near_miss(path.rpartition(".")[2], paths)
+    return f"; did you mean {paths[near]}?" if near else ""
 
 
 def _what_can_be(spec: SweepSpec, section: str) -> str:
@@ -246,6 +267,17 @@ def _value_problem(raw: dict[str, Any], path: str, value: Any) -> str | None:
         reasons = validation_problems(error, changed)
         return f"the value {shown(value)} is refused: " + "; ".join(reasons)
     return None
+
+
+def _start_problems(spec: SweepSpec) -> list[str]:
+    """TRL's trainers start from a whole model; PPO stacks its adapter on another."""
+    kind, name = spec.algorithm.type, spec.model.model_name_or_path
+    if kind == "ppo" or not os.path.isfile(os.path.join(os.path.expanduser(name), ADAPTER_CONFIG)):
+        return []
+    return [
+        f"model.model_name_or_path: must be a whole model for {kind}, and {name} is an adapter; "
+        "merge it first with easyds-tune export NAME --to DIR --merge"
+    ]
 
 
 def _deepspeed_problems(spec: SweepSpec) -> list[str]:

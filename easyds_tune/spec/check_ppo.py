@@ -10,11 +10,15 @@ from contextlib import suppress
 from typing import Any
 
 from easyds_tune.spec.algorithm import PPOSpec, kl_horizon
+from easyds_tune.spec.messages import shown
 from easyds_tune.spec.search import IntParam
-from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.spec.sweep import SweepSpec, trial_spec
 
+ROLLOUT_SIZE = "algorithm.rollout_batch_size"
 MAX_COMBINATIONS = 4096
 """Of searched batch sizes that are tried one by one."""
+ARGUMENT_MAPPINGS = ("gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
+"""Training arguments that hold settings of their own."""
 LARGEST_MOVE = 1.2
 """Factor by which the controller moves the KL coefficient over one horizon, at most."""
 
@@ -29,6 +33,7 @@ def ppo_problems(spec: SweepSpec) -> list[str]:
         *_reference_problems(spec, ppo),
         *_coefficient_problems(spec, ppo),
         *_size_problems(spec, ppo),
+        *_argument_problems(spec),
     ]
 
 
@@ -41,23 +46,41 @@ def ppo_notes(spec: SweepSpec, train_records: int | None = None) -> list[str]:
     if not isinstance(ppo, PPOSpec):
         return []
     notes = []
-    if spec.judge is not None and spec.judge.reward == ppo.reward:
+    judge = spec.judge
+    if judge and _same_model(judge.reward.model_name_or_path, ppo.reward.model_name_or_path):
         notes.append(
             "judge.reward: is the very reward that PPO trains on, so a policy that learns to "
             "please it without being better is not found out; give the judge another one"
         )
-    steps = spec.budget(train_records).max_steps
-    longest = max(_numbers(spec, "algorithm.kl_horizon", kl_horizon(ppo, steps)))
     if "adaptive" in _values(spec, "algorithm.kl_controller", ppo.kl_controller):
-        factor, enough = reach(longest, steps), math.floor(_horizon_for(2, steps) * 10) / 10
-        if factor < 2:
-            remedy = f"set {enough:g} or less, or null" if enough >= 1 else "train for 4 or more"
-            notes.append(
-                f"algorithm.kl_horizon: within {steps} steps a horizon of {longest:g} moves the KL "
-                f"coefficient by a factor of {factor:.3g} at most, too little to reach a target; "
-                f"{remedy}"
-            )
+        notes += _horizon_notes(spec, ppo, train_records)
     return notes
+
+
+def _horizon_notes(spec: SweepSpec, ppo: PPOSpec, train_records: int | None) -> list[str]:
+    """A horizon too long for the shortest trial, which is the one with the largest rollouts."""
+    horizons = _numbers(spec, "algorithm.kl_horizon", ppo.kl_horizon)
+    params = {
+        "algorithm.kl_horizon": max(horizons, default=None),
+        ROLLOUT_SIZE: int(max(_numbers(spec, ROLLOUT_SIZE, ppo.rollout_batch_size))),
+    }
+    trial = trial_spec(spec, "shortest", params, train_records)
+    assert isinstance(trial.algorithm, PPOSpec)
+    steps = trial.budget.max_steps
+    horizon = kl_horizon(trial.algorithm, steps)
+    factor = reach(horizon, steps)
+    if steps == 0 or factor >= 2:
+        return []
+    enough = math.floor(_horizon_for(2, steps) * 10) / 10
+    # In steps of the spec's own rollouts, as the field is written.
+    written = enough * trial.algorithm.rollout_batch_size / ppo.rollout_batch_size
+    remedy = f"set {written:g} or less, or null" if enough >= 1 else "give it at least 4 steps"
+    largest = f" of {params[ROLLOUT_SIZE]} replies" if ROLLOUT_SIZE in spec.search_space else ""
+    return [
+        f"algorithm.kl_horizon: in a trial of {steps} step{'s' * (steps != 1)}{largest} a horizon "
+        f"of {horizon:g} moves the KL coefficient by a factor of {factor:.3g} at most, too little "
+        f"to reach a target; {remedy}"
+    ]
 
 
 def reach(horizon: float, steps: int) -> float:
@@ -123,6 +146,19 @@ def _coefficient_problems(spec: SweepSpec, ppo: PPOSpec) -> list[str]:
     return []
 
 
+def _argument_problems(spec: SweepSpec) -> list[str]:
+    """TRL's config class would check these; PPO is built on none."""
+    problems = []
+    for name, value in spec.training.training_arguments.items():
+        path = f"training.training_arguments.{name}"
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name == "adam_epsilon" and not (is_number and 0 < value < math.inf):
+            problems.append(f"{path}: must be a number above 0, got {shown(value)}; set 1e-8")
+        if name in ARGUMENT_MAPPINGS and not isinstance(value, dict):
+            problems.append(f"{path}: must be a mapping of settings, got {shown(value)}")
+    return problems
+
+
 def _size_problems(spec: SweepSpec, ppo: PPOSpec) -> list[str]:
     """Every combination of sizes that a trial could have must divide."""
     problems = []
@@ -136,7 +172,7 @@ def _size_problems(spec: SweepSpec, ppo: PPOSpec) -> list[str]:
         )
     training = spec.training
     sizes = {
-        "algorithm.rollout_batch_size": ppo.rollout_batch_size,
+        ROLLOUT_SIZE: ppo.rollout_batch_size,
         "algorithm.num_generations": ppo.num_generations,
         "training.per_device_train_batch_size": training.per_device_train_batch_size,
         "training.gradient_accumulation_steps": training.gradient_accumulation_steps,

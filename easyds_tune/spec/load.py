@@ -16,8 +16,8 @@ from easyds_tune.errors import SpecError
 from easyds_tune.spec.algorithm import PPOSpec
 from easyds_tune.spec.base import Spec
 from easyds_tune.spec.check import (
-    FIXED,
     SEARCHABLE,
+    fixed_because,
     missing_files,
     param_problems,
     spec_problems,
@@ -259,11 +259,13 @@ def parse_params(spec: SweepSpec, texts: list[str]) -> dict[str, Any]:
             problems.append(f"--params {text}: must look like algorithm.beta=0.2")
             continue
         head = path.partition(".")[0]
-        if path in FIXED or (head in SweepSpec.model_fields and head not in SEARCHABLE):
+        if fixed_because(path) or (head in SweepSpec.model_fields and head not in SEARCHABLE):
             problems.append(f"--params {text}: {path} is no parameter of a trial; use --set {text}")
             continue
         raw[path] = read_yaml(value, f"--params {path}")
     problems += param_problems(spec, raw)
+    if not problems:
+        problems = spec_problems(spec.with_params(raw))
     if problems:
         raise SpecError(problems)
     return raw

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -41,8 +42,14 @@ RULES = {
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """`; did you mean x?` for a near miss, else an empty text."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = near_miss(word, known)
+    return f"; did you mean {near}?" if near else ""
+
+
+def near_miss(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is nearest, if it is near enough to be what was meant."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+    return near[0] if near else None
 
 
 def shown(value: object) -> str:
@@ -164,6 +171,8 @@ def _other_keys(path: str, word: str, model: type[BaseModel] | None) -> str:
     if near or not known:
         return near
     for section, field in SweepSpec.model_fields.items():
-        if any(word in cls.model_fields for cls in _spec_classes(field.annotation)):
+        # The same path is a field of another algorithm.
+        elsewhere = f"{section}.{word}" != path
+        if elsewhere and any(word in cls.model_fields for cls in _spec_classes(field.annotation)):
             return f"; did you mean {section}.{word}?"
     return f"; known here: {', '.join(known)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import struct
 from pathlib import Path
@@ -12,14 +13,16 @@ import yaml
 
 from easyds_tune.errors import DataError, SpecError
 from easyds_tune.spec.algorithm import length_field
-from easyds_tune.spec.check import sweep_problems
+from easyds_tune.spec.check import ADAPTER_CONFIG, sweep_problems
 from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.rungs import rungs
-from easyds_tune.spec.sweep import SweepSpec, trial_spec
+from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.trial.records import SweepRecords, read_records
 
+WEIGHT_BYTES = 4
+"""Bytes of a saved weight."""
 STATE_BYTES = 20
 """Bytes a checkpoint holds per trained weight: itself twice, AdamW's master copy and moments."""
 FIXED_BYTES = 60_000
@@ -91,42 +94,68 @@ def _rung_line(spec: SweepSpec, train_records: int) -> str:
 
 
 def _disk_line(spec: SweepSpec, evaluations: int) -> str:
+    start = Path(spec.model.model_name_or_path).expanduser()
+    model = spec.model.model_dump() | {"model_name_or_path": _base_of(start)}
     largest = [
-        trained_weights(trial_spec(spec, "0", {**spec.default_params(), **change}, 1).model,
-                        is_reward=spec.algorithm.type == "rm")
+        trained_weights(ModelSpec.model_validate(model | change), has_head=_has_head(spec))
         for change in _rank_choices(spec)
-    ]  # fmt: skip
+    ]
     known = [weights for weights in largest if weights is not None]
     count = spec.search.num_trials * evaluations
     if not known:
         return f"disk: {count} checkpoints at most; their size is known once the model is fetched"
-    size = count * (STATE_BYTES * max(known) + FIXED_BYTES)
+    # An adapter that the policy starts from is saved as one with the policy's own.
+    stacked = _weights(_shapes(start)) if _is_adapter(start) else 0
+    size = count * (STATE_BYTES * max(known) + WEIGHT_BYTES * stacked + FIXED_BYTES)
     return f"disk: at most {format_bytes(size)} in {count} checkpoints under {spec.output.folder}/"
 
 
 def _rank_choices(spec: SweepSpec) -> list[dict[str, object]]:
     """The default and every end point of what decides a checkpoint's size."""
     changes: list[dict[str, object]] = [{}]
-    for path in ("model.lora_r", "model.lora_target_modules"):
-        param = spec.search_space.get(path)
+    for field in ("lora_r", "lora_target_modules"):
+        param = spec.search_space.get(f"model.{field}")
         if param is not None:
-            changes += [{path: value} for value in param.end_points()]
+            changes += [{field: value} for value in param.end_points()]
     return changes
 
 
-def trained_weights(model: ModelSpec, *, is_reward: bool) -> int | None:
+def _has_head(spec: SweepSpec) -> bool:
+    """Whether a trial trains a head of one output: a reward, or PPO's value."""
+    algorithm = spec.algorithm
+    return algorithm.type == "rm" or (
+        algorithm.type == "ppo" and algorithm.advantage_estimator == "gae"
+    )
+
+
+def _is_adapter(folder: Path) -> bool:
+    return os.path.isfile(folder / ADAPTER_CONFIG)
+
+
+def _base_of(folder: Path) -> str:
+    """The model under an adapter's folder, or the model itself; whether it fits is not asked."""
+    if not _is_adapter(folder):
+        return str(folder)
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        return str(config["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return str(folder / "no-base")
+
+
+def trained_weights(model: ModelSpec, *, has_head: bool) -> int | None:
     """Weights that a trial trains, from the headers of local safetensors; None if not local."""
     shapes = _shapes(Path(model.model_name_or_path).expanduser())
     if not shapes:
         return None
     if model.lora_r is None:
-        return sum(math.prod(shape) for shape in shapes.values())
+        return _weights(shapes)
     trained = sum(
         model.lora_r * sum(shape)
         for name, shape in shapes.items()
         if len(shape) == 2 and _is_target(name.removesuffix(".weight"), model.lora_target_modules)
     )
-    return trained + (max(shape[-1] for shape in shapes.values()) if is_reward else 0)
+    return trained + (max(shape[-1] for shape in shapes.values()) if has_head else 0)
 
 
 def _is_target(module: str, targets: str | list[str]) -> bool:
@@ -137,6 +166,10 @@ def _is_target(module: str, targets: str | list[str]) -> bool:
     if isinstance(targets, str):
         return re.fullmatch(targets, module) is not None
     return any(module == target or module.endswith(f".{target}") for target in targets)
+
+
+def _weights(shapes: dict[str, list[int]]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:

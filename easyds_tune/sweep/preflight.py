@@ -29,6 +29,8 @@ from easyds_tune.trial.quiet import quiet_libraries
 from easyds_tune.trial.records import SweepRecords, read_records
 from easyds_tune.trial.workbench import ENCODE, FIT
 
+CLASSIFIER = "ForSequenceClassification"
+"""How Transformers' class names of reward models end."""
 SECTIONS = tuple(f"{name}." for name in SweepSpec.model_fields)
 """What a problem opens with that says itself where in the spec it is."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
@@ -159,13 +161,14 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     for rank in _searched(spec, "model.lora_r", spec.model.lora_r):
         start_of(spec.model.model_copy(update={"lora_r": rank}))
     problems = file_problems(start.base.model_name_or_path)
-    if start.adapter is not None and spec.algorithm.type != "ppo":
-        problems.append(
-            f"must be a whole model for {spec.algorithm.type}, and {spec.model.model_name_or_path} "
-            "is an adapter; merge it first with easyds-tune export NAME --to DIR --merge"
-        )
     if problems:
         return _ModelCheck(problems)
+    architecture = (load_skeleton(start.base, kind).config.architectures or [""])[0]
+    if kind == "causal" and architecture.endswith(CLASSIFIER):
+        problems.append(
+            f"{start.base.model_name_or_path}: must be a language model, and it is a "
+            f"{architecture}, which writes nothing; a reward model goes under reward"
+        )
     for params in _target_choices(spec):
         changed = spec.with_params(params).model
         changed = changed.model_copy(
@@ -241,19 +244,25 @@ def _reply_room_problems(
             f"algorithm.response_length: must leave room for a prompt in the model's {limit} "
             f"positions, got {limit - room}; lower it"
         ]
-    longest = max(
+    allowed = max(
         _searched(spec, "algorithm.max_prompt_length", ppo.max_prompt_length),
         key=lambda length: math.inf if length is None else length,
     )
     lengths = [len(ids) for ids in encoder.prompts([r.messages for r in records.train])]  # type: ignore[union-attr]
-    too_long = sum(room < length <= (longest or length) for length in lengths)
+    taken = [length for length in lengths if length <= (allowed or length)]
+    too_long = sum(length > room for length in taken)
     if not too_long:
         return []
+    shorter = limit - max(taken)
+    remedies = [
+        *([f"set algorithm.max_prompt_length: {room} to leave them out"] if min(lengths) <= room
+          else []),
+        *([f"lower response_length to {shorter}"] if shorter > 0 else []),
+    ]  # fmt: skip
     return [
         f"data.train: {too_long} of {len(lengths)} prompts are longer than the {room} tokens that "
         f"the model's {limit} positions leave beside response_length {limit - room} (the longest "
-        f"has {max(lengths)}); set algorithm.max_prompt_length: {room} to leave them out, or lower "
-        "response_length"
+        f"has {max(taken)}); {', or '.join(remedies) or 'shorten them'}"
     ]
 
 

@@ -40,7 +40,7 @@ def test_a_plan_shows_the_resolved_spec_and_what_it_comes_to(
         ("algorithm.betta=1", "algorithm.betta: unknown key; did you mean beta?"),
         ("trainng.max_steps=3", "trainng: unknown key; did you mean training?"),
         ("training.lora_r=3", "training.lora_r: unknown key; did you mean model.lora_r?"),
-        ("algorithm.type=dppo", "type: must be sft, rm or dpo, got 'dppo'; did you mean dpo?"),
+        ("algorithm.type=dppo", "type: must be sft, rm, dpo or ppo, got 'dppo'; did you mean ppo?"),
         ("algorithm.loss_type=hing", "got 'hing'; did you mean hinge?"),
         ("algorithm=dpo", "algorithm: must be a mapping of settings, got 'dpo'"),
         ("training.max_steps=1.5", "training.max_steps: must be a whole number, got 1.5"),
@@ -344,7 +344,7 @@ def test_the_adapter_is_counted_where_peft_puts_it(
     content = len(header).to_bytes(8, "little") + header
     (tmp_path / "model.safetensors").write_bytes(content)
     model = ModelSpec(model_name_or_path=str(tmp_path), lora_r=4, lora_target_modules=targets)
-    assert trained_weights(model, is_reward=False) == weights
+    assert trained_weights(model, has_head=False) == weights
 
 
 def test_a_plan_takes_no_time(workspace: Path) -> None:
