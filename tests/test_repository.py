@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 
 import easyds_tune.results
 from easyds_tune.cli.main import parser
-from easyds_tune.spec.algorithm import DPOSpec, RewardModelSpec, SFTSpec
-from easyds_tune.spec.argument_names import COMMON, EXTRA, RESERVED
+from easyds_tune.spec.algorithm import DPOSpec, PPOSpec, RewardModelSpec, SFTSpec
+from easyds_tune.spec.argument_names import COMMON, EXTRA, OWN_PPO, RESERVED
 from easyds_tune.spec.load import load_sweep, read_yaml
 from easyds_tune.spec.search import Param, param_kind
 from easyds_tune.spec.sweep import trial_spec
@@ -98,6 +98,26 @@ def test_argument_names_are_those_of_the_installed_trl(kind: str) -> None:
     assert not passed_on & (own | RESERVED.keys())
     # A name TRL adds has to be placed: searched, passed on, or refused with a reason.
     assert installed - own - passed_on - {"eval_steps"} <= RESERVED.keys()
+
+
+def sources(*folders: str) -> str:
+    """The text of all modules below some of the package's folders."""
+    files = [file for folder in folders for file in (ROOT / "easyds_tune" / folder).rglob("*.py")]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+def test_every_field_and_argument_of_ppo_is_read_where_it_trains() -> None:
+    """No class of TRL's takes them over: one that no module names would silently do nothing."""
+    text = (
+        sources("algorithms", "models", "trial", "spec/sweep.py")
+        + (ROOT / "easyds_tune" / "spec" / "algorithm.py")
+        .read_text(encoding="utf-8")
+        .partition("AlgorithmSpec = ")[2]
+    )
+    fields = PPOSpec.model_fields.keys() - {"type", "ref_model_name_or_path"}  # checked, not used
+    assert [name for name in sorted(fields) if not re.search(rf"\.{name}\b|\"{name}\"", text)] == []
+    assert [name for name in sorted(OWN_PPO) if f'"{name}"' not in text] == []
+    assert OWN_PPO <= COMMON
 
 
 def test_no_refused_argument_is_unknown_to_trl() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,112 @@ def test_a_wrong_field_is_refused_by_its_path(
 ) -> None:
     [found] = plan_refused(override)
     assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("algorithm.kl_target=0", "algorithm.kl_target: must be greater than 0, got 0"),
+        ("algorithm.kl_target=-0.1", "algorithm.kl_target: must be greater than 0, got -0.1"),
+        ("algorithm.kl_target=.nan", "algorithm.kl_target: must be a finite number, got nan"),
+        ("algorithm.kl_horizon=0", "algorithm.kl_horizon: must be at least 1, got 0"),
+        ("algorithm.kl_horizon=-3", "algorithm.kl_horizon: must be at least 1, got -3"),
+        ("algorithm.gamma=1.1", "algorithm.gamma: must be at most 1, got 1.1"),
+        ("algorithm.lam=-1", "algorithm.lam: must be at least 0, got -1"),
+        ("algorithm.temperature=0", "algorithm.temperature: must be greater than 0, got 0"),
+        ("algorithm.response_length=0", "algorithm.response_length: must be at least 1, got 0"),
+        ("algorithm.kl_estimator=k4", "algorithm.kl_estimator: must be k1, k2 or k3, got 'k4'"),
+        ("algorithm.kl_targt=1", "algorithm.kl_targt: unknown key; did you mean kl_target?"),
+        ("algorithm.beta=1", "algorithm.beta: unknown key; known here: type, reward, ref_model"),
+        ("algorithm.reward.max_lenght=9", "unknown key; did you mean max_length?"),
+        ("algorithm.reward=null", "algorithm.reward: must be a mapping of settings, got null"),
+        ("algorithm.reward.model_name_or_path=./x", "reward.model_name_or_path: must be a model"),
+        ("algorithm.ref_model_name_or_path=data/models/tiny-reward",
+         "must be the policy's start, data/models/tiny-tutor, got data/models/tiny-reward"),
+        ("algorithm.rollout_batch_size=60", "got 60 and 16 × 1; set rollout_batch_size: 64"),
+        ("algorithm.num_generations=3", "got 64 and 3; set rollout_batch_size: 66"),
+        ("algorithm.advantage_estimator=grpo", "must be at least 2 for grpo, which compares"),
+        ("model.lora_dropout=0.05", "model.lora_dropout: must be 0 for ppo, got 0.05"),
+        ("algorithm.kl_coef=0", "algorithm.kl_coef: must be above 0 for the adaptive controller"),
+        ("judge=null", "judge: is required and missing, because the objective is eval/reward"),
+        ("training.training_arguments.optim=sgd", "ppo does not take it; it takes adam_epsilon"),
+        ("search_space.algorithm.kl_target=[0, 0.1]",
+         "search_space.algorithm.kl_target: the value 0 is refused: algorithm.kl_target: must be"),
+        ("search_space.algorithm.kl_targt=[0.1]", "did you mean algorithm.kl_target?"),
+        ("search_space.algorithm.reward.model_name_or_path=[a, b]", "all trials train on one rew"),
+        ("search_space.training.per_device_train_batch_size=[8, 24]", "got 64 and 24 × 1"),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_of_ppo_is_refused_by_its_path(
+    plan_refused: Refusal, override: str, problem: str
+) -> None:
+    [found] = plan_refused(override, spec="ppo.yaml")
+    assert problem in found
+
+
+def test_all_that_is_wrong_with_a_ppo_sweep_is_told_at_once(plan_refused: Refusal) -> None:
+    found = plan_refused(
+        "algorithm.kl_target=0",
+        "algorithm.kl_horizon=-1",
+        "algorithm.gamma=2",
+        "algorithm.rollout_batch_size=60",
+        "algorithm.reward.model_name_or_path=nowhere/at/all",
+        "model.lora_dropout=0.1",
+        "data.train=nowhere.jsonl",
+        spec="ppo.yaml",
+    )
+    assert [problem.split(":")[0] for problem in found] == [
+        "algorithm.kl_target",
+        "algorithm.kl_horizon",
+        "algorithm.gamma",
+        "model.lora_dropout",
+        "algorithm.rollout_batch_size",
+        "algorithm.reward.model_name_or_path",
+        "data.train",
+    ]
+
+
+@pytest.mark.parametrize("spec", ["sft.yaml", "rm.yaml", "dpo.yaml"])
+def test_only_ppo_starts_from_an_adapter(
+    plan_refused: Refusal, workspace: Path, spec: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = workspace / "my-sft"
+    adapter.mkdir()
+    base = {"base_model_name_or_path": "data/models/tiny-tutor"}
+    (adapter / "adapter_config.json").write_text(json.dumps(base), encoding="utf-8")
+    [found] = plan_refused("model.model_name_or_path=my-sft", spec=spec)
+    assert found == (
+        f"model.model_name_or_path: must be a whole model for {spec.removesuffix('.yaml')}, and "
+        "my-sft is an adapter; merge it first with easyds-tune export NAME --to DIR --merge"
+    )
+    assert main(["plan", "ppo", "--set", "model.model_name_or_path=my-sft"]) == 0
+    assert "checkpoints under results/" in capsys.readouterr().out
+
+
+def test_a_plan_of_ppo_counts_rollouts_and_says_what_deserves_a_word(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 8 passes over 24 prompts, one reply each: 192 replies in 3 steps of 64.
+    epochs = ["training.max_steps=null", "training.num_train_epochs=8", "training.eval_steps=null"]
+    assert main(["plan", "ppo", *(word for text in epochs for word in ("--set", text))]) == 0
+    out = capsys.readouterr().out
+    assert "# steps: 3 a trial, evaluated every 1; fewer where algorithm.max_prompt_length" in out
+    assert "# note: judge.reward: is the very reward that PPO trains on" in out
+    assert "# note: algorithm.kl_horizon: in a trial of 3 steps a horizon of 1 moves" in out
+
+
+def test_a_plan_of_searched_rollouts_counts_in_examples(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    searched = "search_space.algorithm.rollout_batch_size=[64, 128]"
+    steps = ["training.max_steps=30", "training.eval_steps=10"]
+    assert (
+        main(["plan", "ppo", *(word for text in (searched, *steps) for word in ("--set", text))])
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert "# steps: 30 a trial, evaluated every 10 at the default batch; a trial with a lar" in out
+    assert "# rungs: examples 640; at each the best 1/3 go on (asha)" in out  # 1920 is the end
 
 
 @pytest.mark.parametrize(
@@ -347,7 +454,37 @@ def test_the_adapter_is_counted_where_peft_puts_it(
     assert trained_weights(model, has_head=False) == weights
 
 
+def disk_of(out: str) -> float:
+    """Megabytes that the disk line tells for one checkpoint."""
+    line = next(line for line in out.splitlines() if line.startswith("# disk: "))
+    found = re.search(r"at most ([\d.]+) MB in (\d+) checkpoints", line)
+    assert found
+    return float(found[1]) / int(found[2])
+
+
+def test_a_stacked_adapter_is_saved_with_the_policys_own(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "ppo"]) == 0
+    plain = disk_of(capsys.readouterr().out)
+    adapter = workspace / "my-sft"
+    adapter.mkdir()
+    base = {"base_model_name_or_path": "data/models/tiny-tutor"}
+    (adapter / "adapter_config.json").write_text(json.dumps(base), encoding="utf-8")
+    header = json.dumps({"a.lora_A.weight": {"shape": [1000, 500]}}).encode()
+    content = len(header).to_bytes(8, "little") + header
+    (adapter / "adapter_model.safetensors").write_bytes(content)
+    assert main(["plan", "ppo", "--set", "model.model_name_or_path=my-sft"]) == 0
+    # 500,000 more weights of 4 bytes each.
+    assert disk_of(capsys.readouterr().out) == pytest.approx(plain + 2, abs=0.1)
+
+    (adapter / "adapter_config.json").write_text("[]", encoding="utf-8")
+    assert main(["plan", "ppo", "--set", "model.model_name_or_path=my-sft"]) == 0
+    assert "their size is known once the model is fetched" in capsys.readouterr().out
+
+
 def test_a_plan_takes_no_time(workspace: Path) -> None:
     start = time.perf_counter()
     assert main(["plan", "dpo"]) == 0
+    assert main(["plan", "ppo"]) == 0
     assert time.perf_counter() - start < 1

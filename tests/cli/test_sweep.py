@@ -11,9 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
+from easyds_tune.data.records import user
+from easyds_tune.data.template import Template, choose_template
+from easyds_tune.data.tokenise import Encoder
+from easyds_tune.models.load import load_tokenizer
 from easyds_tune.spec.load import load_sweep
 from easyds_tune.sweep.preflight import preflight
+from tests.models.adapters import edit_config, sft_adapter
 
 Refusal = Callable[..., list[str]]
 
@@ -83,6 +89,116 @@ def test_a_reward_model_without_a_scalar_head_is_refused(sweep_refused: Refusal)
         "sequence classifier with one output, got Qwen2ForCausalLM with 2; "
         "train one with the rm algorithm"
     ]
+
+
+def test_a_classifier_in_the_place_of_the_policy_is_refused(sweep_refused: Refusal) -> None:
+    assert sweep_refused("model.model_name_or_path=data/models/tiny-reward", spec="ppo.yaml") == [
+        "model.model_name_or_path: data/models/tiny-reward: must be a language model, and it is a "
+        "Qwen2ForSequenceClassification, which writes nothing; a reward model goes under reward"
+    ]
+
+
+def test_ppos_reward_is_looked_at_like_the_judges(
+    sweep_refused: Refusal, tmp_path: Path, workspace: Path
+) -> None:
+    tutor = Path("data/models/tiny-tutor")
+    sft_adapter(workspace / "my-sft", tutor)
+    both = ["judge", "algorithm"]
+    found = sweep_refused(
+        *(f"{section}.reward.model_name_or_path={tutor}" for section in both), spec="ppo.yaml"
+    )
+    assert found == [
+        f"{section}.reward.model_name_or_path: data/models/tiny-tutor: a reward model must be a "
+        "sequence classifier with one output, got Qwen2ForCausalLM with 2; train one with the rm "
+        "algorithm"
+        for section in both
+    ]
+    assert sweep_refused("algorithm.reward.model_name_or_path=my-sft", spec="ppo.yaml") == [
+        "algorithm.reward.model_name_or_path: my-sft: a reward model's adapter must be of task "
+        "type SEQ_CLS, got CAUSAL_LM; give one that was trained with the rm algorithm"
+    ]
+
+
+def test_a_ppo_sweep_may_start_from_an_adapter_that_can_be_stacked(
+    sweep_refused: Refusal, workspace: Path
+) -> None:
+    adapter = sft_adapter(workspace / "my-sft", Path("data/models/tiny-tutor").resolve())
+    start = "model.model_name_or_path=my-sft"
+    assert preflight(load_sweep("ppo", [start])).fitting == 24
+    assert preflight(
+        load_sweep("ppo", [start, f"algorithm.ref_model_name_or_path={adapter}"])
+    ).fitting
+    [found] = sweep_refused(start, "search_space.model.lora_r=[4, null]", spec="ppo.yaml")
+    assert found.startswith("model.lora_r: must be a rank where the model is an adapter")
+    edit_config(adapter, use_dora=True)
+    [found] = sweep_refused(start, spec="ppo.yaml")
+    assert "use_dora must be false for an adapter to stand under another, got true" in found
+
+
+def lines_of(*lengths: int) -> str:
+    """Prompts of so many characters, which are tokens of their own, as JSON lines."""
+    return "\n".join(json.dumps({"input": "栈" * length}, ensure_ascii=False) for length in lengths)
+
+
+def test_ppo_prompts_without_room_for_the_longest_reply_are_refused_with_the_remedy(
+    sweep_refused: Refusal, workspace: Path
+) -> None:
+    (workspace / "long.jsonl").write_text(lines_of(5, 300, 400), encoding="utf-8")
+    given = ["data.train=long.jsonl", "algorithm.response_length=200"]
+    tokens = Encoder(*tokenizer_and_template()).prompts([(user("栈" * 400),)])
+    longest = len(tokens[0])
+    # 512 positions less 200 for the reply; the chat template takes its share of the prompt.
+    [found] = sweep_refused(*given, spec="ppo.yaml")
+    assert found == (
+        "data.train: 2 of 3 prompts are longer than the 312 tokens that the model's 512 positions "
+        f"leave beside response_length 200 (the longest has {longest}); set "
+        "algorithm.max_prompt_length: 312 to leave them out, or lower response_length to "
+        f"{512 - longest}"
+    )
+    left_out = preflight(load_sweep("ppo", [*given, "algorithm.max_prompt_length=312"]))
+    assert left_out.fitting == 1
+    assert "training records: 2 left out: longer than max_prompt_length 312" in left_out.notes
+    shorter = f"algorithm.response_length={512 - longest}"
+    assert preflight(load_sweep("ppo", ["data.train=long.jsonl", shorter])).fitting == 3
+
+
+def test_the_longest_searched_reply_and_prompt_decide_about_room(
+    sweep_refused: Refusal, workspace: Path
+) -> None:
+    (workspace / "long.jsonl").write_text(lines_of(5, 300, 480), encoding="utf-8")
+    found = sweep_refused(
+        "data.train=long.jsonl",
+        "algorithm.max_prompt_length=100",
+        "search_space.algorithm.response_length=[48, 200]",
+        "search_space.algorithm.max_prompt_length=[100, 400]",
+        spec="ppo.yaml",
+    )
+    assert len(found) == 1
+    assert found[0].startswith("data.train: 1 of 3 prompts are longer than the 312 tokens")
+
+
+def test_a_remedy_that_would_leave_no_prompt_is_not_given(
+    sweep_refused: Refusal, workspace: Path
+) -> None:
+    (workspace / "long.jsonl").write_text(lines_of(400, 400), encoding="utf-8")
+    [found] = sweep_refused(
+        "data.train=long.jsonl", "algorithm.response_length=200", spec="ppo.yaml"
+    )
+    assert "; lower response_length to " in found
+    assert "max_prompt_length" not in found
+    for length in (512, 600):
+        assert sweep_refused(f"algorithm.response_length={length}", spec="ppo.yaml") == [
+            "algorithm.response_length: must leave room for a prompt in the model's 512 positions, "
+            f"got {length}; lower it"
+        ]
+    assert sweep_refused("algorithm.max_prompt_length=3", spec="ppo.yaml") == [
+        "algorithm.max_prompt_length: 3 tokens leave no training record; raise it"
+    ]
+
+
+def tokenizer_and_template() -> tuple[PreTrainedTokenizerBase, Template]:
+    tokenizer = load_tokenizer("data/models/tiny-tutor")
+    return tokenizer, choose_template(tokenizer, None)
 
 
 def test_an_existing_results_folder_is_refused(sweep_refused: Refusal, workspace: Path) -> None:

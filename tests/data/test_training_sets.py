@@ -5,14 +5,16 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from easyds_tune.data.records import Conversation, PreferencePair, assistant, user
+from easyds_tune.data.records import Conversation, PreferencePair, Prompt, assistant, user
 from easyds_tune.data.template import Template
 from easyds_tune.data.tokenise import IGNORED, Encoder
 from easyds_tune.data.training_sets import (
     dpo_dataset,
     fit_dpo,
+    fit_ppo,
     fit_reward,
     fit_sft,
+    ppo_dataset,
     reward_dataset,
     sft_dataset,
 )
@@ -59,6 +61,25 @@ def test_reward_rows_hold_prompt_and_reply_and_none_is_cut(plain: Encoder) -> No
 def test_no_limit_drops_nothing(plain: Encoder) -> None:
     for encoded in (dpo_dataset(PAIRS, plain), reward_dataset(PAIRS, plain)):
         assert (len(encoded.dataset), encoded.dropped.total()) == (2, 0)
+
+
+def test_ppo_rows_hold_a_prompts_tokens_and_its_messages(plain: Encoder) -> None:
+    chats = [(user("a"),), (user("b"), assistant("c"), user("什么？"))]
+    rows = ppo_dataset([Prompt(chat) for chat in chats], plain).dataset
+    assert rows.column_names == ["prompt_ids", "messages"]
+    assert rows["prompt_ids"][:] == plain.prompts(chats)
+    assert [tuple(messages) for messages in rows["messages"]] == chats
+
+
+def test_ppo_prompts_past_the_limit_are_left_out_and_none_is_cut(plain: Encoder) -> None:
+    whole = ppo_dataset([Prompt((user("x" * n),)) for n in (3, 5, 6, 9)], plain).dataset
+    assert [len(ids) for ids in whole["prompt_ids"]] == [3, 5, 6, 9]
+    fitted = fit_ppo(whole, 5)
+    assert [len(ids) for ids in fitted.dataset["prompt_ids"]] == [3, 5]
+    assert [messages[0]["content"] for messages in fitted.dataset["messages"]] == ["xxx", "xxxxx"]
+    assert fitted.dropped == {"longer than max_prompt_length 5": 2}
+    assert fit_ppo(whole, 9).dropped.total() == 0
+    assert fit_ppo(whole, None).dataset is whole
 
 
 def test_the_same_records_give_the_same_bits_and_fingerprint(plain: Encoder) -> None:

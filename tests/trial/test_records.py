@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from easyds_tune.data.records import Prompt
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSpec
 from easyds_tune.spec.judge import JudgeSpec
@@ -82,6 +83,18 @@ def test_the_judge_takes_its_first_prompts(pairs: Path, tmp_path: Path) -> None:
 def test_fewer_judge_prompts_than_asked_for_are_said(pairs: Path, tmp_path: Path) -> None:
     records = read_records(data(pairs), "dpo", judge(tmp_path, range(30, 40), count=64))
     assert records.notes == ["judge.prompts: 10 of the 64 asked for"]
+
+
+def test_ppo_asks_the_prompts_of_any_records_and_holds_none_out(
+    pairs: Path, tmp_path: Path
+) -> None:
+    records = read_records(data(pairs, eval_fraction=0.5), "ppo", judge(tmp_path, range(18, 24)))
+    assert (len(records.train), records.held_out) == (20, [])
+    assert {type(record) for record in records.train} == {Prompt}
+    # What the policy trains on, the judge does not ask.
+    assert [prompt.messages[0]["content"] for prompt in records.prompts] == [
+        f"question {n}" for n in range(20, 24)
+    ]
 
 
 def test_a_judge_prompt_is_asked_once(pairs: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from easyds_tune.errors import DataError, DivergedError
+from easyds_tune.spec.sweep import trial_spec
 from tests.trial.small import ALGORITHMS, TUTOR, Algorithm, Lab, bits, sweep_spec
 
 OTHER_LOSS: dict[str, dict[str, Any]] = {
@@ -100,6 +101,18 @@ def test_a_length_that_leaves_no_record_is_the_users_error(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"algorithm\.max_length: 8 tokens leave no record"):
         lab.run(algorithm__max_length=8)
     assert len(lab.run(steps=1)) == 1
+
+
+def test_a_classifier_has_no_end_tokens_and_a_language_model_has(tmp_path: Path) -> None:
+    """A reward model writes no replies; asking its generation settings would be an error."""
+    lent = {
+        kind: Lab(sweep_spec(kind), tmp_path / kind).bench.lend(
+            trial_spec(sweep_spec(kind), "000", {}, 40)
+        )
+        for kind in ("rm", "sft")
+    }
+    assert lent["rm"].end_token_ids == ()
+    assert lent["sft"].tokenizer.eos_token_id in lent["sft"].end_token_ids
 
 
 @pytest.mark.parametrize("kind", ["rm", "sft"])
