@@ -94,6 +94,12 @@ def test_score_and_kl_become_advantages_and_returns() -> None:
     assert advantages == [pytest.approx([1.9, 2.0])]
 
 
+def test_discount_and_lambda_reach_the_advantages() -> None:
+    # Deltas -0.1 + 0.5 × 1 - 1 = -0.6 and 3 - 1 = 2; then -0.6 + 0.5 × 0.25 × 2 = -0.35.
+    advantages, _ = learnt_from(hand_made([3.0], [True], values=1.0), settings(gamma=0.5, lam=0.25))
+    assert advantages == [pytest.approx([-0.35, 2.0])]
+
+
 def test_a_reply_that_was_cut_off_earns_less_by_the_penalty() -> None:
     advantages, _ = learnt_from(
         hand_made([3.0, 3.0], [True, False]), settings(missing_eos_penalty=2.0)
@@ -158,10 +164,14 @@ def test_a_budget_of_no_steps_reports_the_start_once_at_a_kl_of_exactly_0(
 
 
 def test_before_the_first_update_of_each_step_the_policy_is_the_one_that_drew(lab: Lab) -> None:
-    """One update a step, so each row shows a first update: the ratio is 1 at every token."""
+    """One update a step, so each row shows a first update: the ratio is 1 at every token.
+
+    Replies of many lengths, one a forward pass, at a temperature.
+    """
     one_update = {
-        "algorithm__num_ppo_epochs": 1, "training__per_device_train_batch_size": 16,
-        "training__learning_rate": 1e-2,
+        "algorithm__num_ppo_epochs": 1, "algorithm__temperature": 0.7,
+        "algorithm__response_length": 24, "training__learning_rate": 1e-2,
+        "training__per_device_train_batch_size": 1, "training__gradient_accumulation_steps": 16,
     }  # fmt: skip
     for report in lab.run(steps=2, **one_update):
         assert report.metrics["train/updates"] == 1
@@ -170,6 +180,65 @@ def test_before_the_first_update_of_each_step_the_policy_is_the_one_that_drew(la
         assert report.metrics["train/value_clip_fraction"] == 0
         # Minus the mean of whitened advantages.
         assert report.metrics["train/policy_loss"] == pytest.approx(0, abs=1e-5)
+        assert 0 < report.metrics["train/finished"] < 1
+
+
+def test_the_first_losses_are_those_of_the_rollout_by_hand(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At ratio 1 and values of 0: -mean(advantage), mean(return²) / 2, and the rollout's entropy.
+
+    Means over the tokens of all replies together, long and short.
+    """
+    found: list[loop.Experience] = []
+    of_rollout = loop._experience
+
+    def kept(*args: Any) -> loop.Experience:
+        found.append(of_rollout(*args))
+        return found[-1]
+
+    monkeypatch.setattr(loop, "_experience", kept)
+    (report,) = lab.run(
+        steps=1,
+        algorithm__num_ppo_epochs=1,
+        algorithm__temperature=0.7,
+        algorithm__response_length=24,
+        algorithm__whiten_advantages=False,
+        algorithm__vf_coef=0.3,
+        algorithm__entropy_coef=0.2,
+        training__per_device_train_batch_size=4,
+        training__gradient_accumulation_steps=4,
+    )
+    mask = found[0].rollout.mask
+    assert not mask.all()
+    policy = -found[0].advantages[mask].mean().item()
+    value = found[0].returns[mask].square().mean().item() / 2
+    entropy = found[0].rollout.entropy[mask].mean().item()
+    measured = report.metrics
+    assert measured["train/policy_loss"] == pytest.approx(policy, rel=1e-5)
+    assert measured["train/value_loss"] == pytest.approx(value, rel=1e-5)
+    assert measured["train/entropy"] == pytest.approx(entropy, rel=1e-5)
+    wanted = policy + 0.3 * value - 0.2 * entropy
+    assert measured["train/loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_each_pass_learns_from_every_reply_once_in_another_order(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    learn = loop._mini_batch
+
+    def watched(learner: loop.Learner, experience: loop.Experience, rows: list[int]) -> Any:
+        seen.append(rows)
+        return learn(learner, experience, rows)
+
+    monkeypatch.setattr(loop, "_mini_batch", watched)
+    lab.run(steps=2)
+    assert [len(rows) for rows in seen] == [8] * 8
+    passes = [seen[at] + seen[at + 1] for at in range(0, 8, 2)]
+    assert all(sorted(rows) == list(range(16)) for rows in passes)
+    assert len(set(map(tuple, passes))) == 4
+    assert all(rows != sorted(rows) for rows in passes)
 
 
 def test_a_trial_reports_what_it_measures(plain: list[Report]) -> None:
