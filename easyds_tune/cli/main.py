@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     root = argparse.ArgumentParser(
         prog="easyds-tune",
-        description="Hyperparameter sweeps for LLM post-training: SFT, reward models, DPO.",
+        description="Hyperparameter sweeps for LLM post-training: SFT, reward models, DPO, PPO.",
         epilog="Exit codes: 0 done, 1 failed, 2 the spec or input is wrong, 3 no trial is fit, "
         "130/143 interrupted.",
     )
