@@ -19,9 +19,10 @@ import easyds_tune.results
 from easyds_tune.cli.main import parser
 from easyds_tune.spec.algorithm import DPOSpec, PPOSpec, RewardModelSpec, SFTSpec
 from easyds_tune.spec.argument_names import COMMON, EXTRA, OWN_PPO, RESERVED
+from easyds_tune.spec.check import spec_problems
 from easyds_tune.spec.load import load_sweep, read_yaml
 from easyds_tune.spec.search import Param, param_kind
-from easyds_tune.spec.sweep import trial_spec
+from easyds_tune.spec.sweep import SweepSpec, trial_spec
 from easyds_tune.spec.training import TrainingSpec
 
 ROOT = Path(__file__).parents[1]
@@ -219,6 +220,16 @@ def test_every_command_of_the_readme_is_one_and_its_spec_loads(
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert targets
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_the_specs_of_the_readme_are_specs() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    dpo, ppo = (
+        read_yaml(block, "README.md") for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    )
+    for raw in (dpo, {**dpo, **ppo, "search_space": {}}):
+        problems = spec_problems(SweepSpec.model_validate({"name": "readme", **raw}))
+        assert [problem for problem in problems if "no such file" not in problem] == []
 
 
 def test_no_tracked_file_is_larger_than_a_download_should_be() -> None:

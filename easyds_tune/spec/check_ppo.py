@@ -100,12 +100,12 @@ def _values(spec: SweepSpec, path: str, default: Any) -> list[Any]:
 
 
 def _numbers(spec: SweepSpec, path: str, default: float | None) -> list[float]:
-    """As `_values`, in numbers; a value that is none is refused elsewhere."""
+    """As `_values`, in numbers; a value that is none, or not finite, is refused elsewhere."""
     numbers = []
     for value in _values(spec, path, default):
-        with suppress(TypeError, ValueError):
+        with suppress(TypeError, ValueError, OverflowError):
             numbers.append(float(value))
-    return numbers
+    return [number for number in numbers if math.isfinite(number)]
 
 
 def _dropout_problems(spec: SweepSpec) -> list[str]:

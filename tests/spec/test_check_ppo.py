@@ -132,6 +132,14 @@ def test_a_wide_range_of_sizes_is_refused_at_once(ppo: Make, paths: tuple[str, .
     assert time.perf_counter() - start < 1
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**400, "inf", "x", None, 0, -8])
+def test_a_searched_size_that_is_none_is_refused_by_its_own_rule_alone(
+    ppo: Make, value: Any
+) -> None:
+    [problem] = spec_problems(ppo({ROLLOUT: [64, value]}))
+    assert problem.startswith("search_space.algorithm.rollout_batch_size: the value ")
+
+
 # ---- dropout, reference, controller, arguments ------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from easyds_tune.errors import DataError, SpecError
+from easyds_tune.spec.algorithm import PPOSpec
 from easyds_tune.spec.load import load_sweep, parse_params, read_yaml
 from easyds_tune.spec.rungs import rungs
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
@@ -52,9 +53,12 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=5,
 )
+SWEEPS = st.sampled_from([ROOT / "sweeps" / f"{name}.yaml" for name in ("dpo", "ppo")])
 FIELDS = st.sampled_from(
     [f"{section}.{name}" for section, field in SweepSpec.model_fields.items()
      for name in getattr(field.annotation, "model_fields", {"type": None, "loss_type": None})]
+    + [f"algorithm.{name}" for name in PPOSpec.model_fields]
+    + [f"search_space.algorithm.{name}" for name in PPOSpec.model_fields]
     + list(SweepSpec.model_fields)
     + ["search_space.training.learning_rate", "search_space.algorithm.beta", "model", "a.b.c"]
 )  # fmt: skip
@@ -91,7 +95,7 @@ def _places(tree: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @st.composite
 def mutated_specs(draw: st.DrawFn) -> Any:
     """A bundled sweep with one to three of its entries replaced, removed, renamed or added."""
-    name = draw(st.sampled_from(["dpo", "sft", "rm"]))
+    name = draw(st.sampled_from(["dpo", "sft", "rm", "ppo"]))
     sweep, space = ROOT / "sweeps" / f"{name}.yaml", ROOT / "search_spaces" / f"{name}.yaml"
     raw = read_yaml(sweep.read_text("utf-8"), sweep.name)
     raw["search_space"] = read_yaml(space.read_text("utf-8"), space.name)
@@ -165,16 +169,26 @@ def test_any_text_at_all_says_what_is_wrong(text: str) -> None:
 
 
 @FUZZ
-@given(st.lists(st.tuples(FIELDS, PLAIN.map(str) | st.text(max_size=8)), min_size=1, max_size=3))
-def test_any_override_loads_or_says_what_is_wrong(pairs: list[tuple[str, str]]) -> None:
+@given(
+    SWEEPS,
+    st.lists(st.tuples(FIELDS, PLAIN.map(str) | st.text(max_size=8)), min_size=1, max_size=3),
+)
+def test_any_override_loads_or_says_what_is_wrong(
+    sweep: Path, pairs: list[tuple[str, str]]
+) -> None:
     overrides = [f"{path}={value}" for path, value in pairs]
-    _load((ROOT / "sweeps" / "dpo.yaml").read_text("utf-8"), overrides)
+    _load(sweep.read_text("utf-8"), overrides)
 
 
 @FUZZ
-@given(st.lists(st.tuples(FIELDS | st.text(max_size=9), PLAIN.map(str)), min_size=1, max_size=3))
-def test_any_trial_parameters_hold_or_say_what_is_wrong(pairs: list[tuple[str, str]]) -> None:
-    spec = load_sweep(str(ROOT / "sweeps" / "dpo.yaml"))
+@given(
+    SWEEPS,
+    st.lists(st.tuples(FIELDS | st.text(max_size=9), PLAIN.map(str)), min_size=1, max_size=3),
+)
+def test_any_trial_parameters_hold_or_say_what_is_wrong(
+    sweep: Path, pairs: list[tuple[str, str]]
+) -> None:
+    spec = load_sweep(str(sweep))
     problems = ["none"]
     try:
         params = parse_params(spec, [f"{path}={value}" for path, value in pairs])
