@@ -299,7 +299,7 @@ def _losses(
         losses["train/value_loss"] = value.loss
         losses["train/value_clip_fraction"] = value.clip_fraction
     if ppo.entropy_coef:
-        entropy = masked_mean(token_entropy(logits / ppo.temperature), mask, tokens)
+        entropy = masked_mean(token_entropy(logits.float() / ppo.temperature), mask, tokens)
         loss = loss - ppo.entropy_coef * entropy
     return losses | {"train/loss": loss}
 

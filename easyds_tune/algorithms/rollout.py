@@ -180,7 +180,7 @@ def _token_measures(
         pieces["log_p"].append(token_log_probs(p, tokens[part], temperature))
         pieces["log_q"].append(token_log_probs(q, tokens[part], temperature))
         pieces["kl"].append(token_kl(p, q, tokens[part]).full)
-        pieces["entropy"].append(token_entropy(p / temperature))
+        pieces["entropy"].append(token_entropy(p.float() / temperature))
     measures = {}
     for name, values in pieces.items():
         measures[name] = torch.zeros(batch.mask.shape, device=policy_logits.device)
