@@ -32,6 +32,8 @@ class ActorCritic(nn.Module):
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
             self.value_head.to(unwrap(policy).device)
+        # DeepSpeed leaves frozen weights out of a checkpoint, but not a tied one's second name.
+        self.register_state_dict_post_hook(_without_frozen)
 
     @property
     def vocabulary(self) -> int:
@@ -61,6 +63,15 @@ class ActorCritic(nn.Module):
         hidden = kept(seen[0], batch)
         values: Tensor = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)
         return kept(logits, batch), values.float()
+
+
+def _without_frozen(
+    module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]
+) -> None:
+    """Keep of a state what is trained, and buffers."""
+    for name, weight in module.named_parameters(remove_duplicate=False):
+        if not weight.requires_grad:
+            state.pop(prefix + name, None)
 
 
 def without_dropout(module: nn.Module, checkpointing: dict[str, Any] | None = None) -> None:

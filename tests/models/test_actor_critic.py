@@ -104,6 +104,17 @@ def test_a_forward_pass_that_fails_leaves_no_hook(actor: ActorCritic) -> None:
     assert not any(module._forward_pre_hooks for module in actor.modules())
 
 
+def test_a_state_holds_what_is_trained_and_no_tied_head(make_policy: MakePolicy) -> None:
+    base = make_policy()
+    base.config.tie_word_embeddings = True
+    base.tie_weights()
+    assert base.lm_head.weight is base.model.embed_tokens.weight
+    actor = with_adapter(base)
+    trained = {name for name, weight in actor.named_parameters() if weight.requires_grad}
+    assert set(actor.state_dict()) == trained
+    assert {name.partition(".")[0] for name in trained} == {"policy", "value_head"}
+
+
 def test_the_value_loss_reaches_the_adapter_through_the_hidden_states(actor: ActorCritic) -> None:
     _, values = actor(BATCH)
     torch.where(BATCH.mask, values.square(), 0.0).sum().backward()
