@@ -12,7 +12,15 @@ from easyds_tune.spec.sweep import SweepSpec, TrialSpec, trial_spec
 from easyds_tune.sweep.preflight import preflight
 from easyds_tune.trial.records import SweepRecords
 
-SHOWN = ("train/loss", "train/kl", "eval/reward", "eval/kl", "eval/accuracy", "eval/loss", "eval/length")
+SHOWN = (
+    "train/loss",
+    "train/kl",
+    "eval/reward",
+    "eval/kl",
+    "eval/accuracy",
+    "eval/loss",
+    "eval/length",
+)
 
 
 def train_single(spec: SweepSpec, params: dict[str, Any], folder: Path) -> int:
