@@ -37,8 +37,8 @@ test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
 
 # One after another: each of them wants the machine for itself.
-bench: $(INSTALLED)  ## time warm workers, one more trial, a step; watch memory (some 25 minutes)
-	@for name in warm_workers marginal_cost step_time memory; do \
+bench: $(INSTALLED)  ## time warm workers, one more trial, a step, PPO against TRL; watch memory (some 40 minutes)
+	@for name in warm_workers marginal_cost step_time memory ppo_vs_trl; do \
 		echo "== $$name"; \
 		$(BIN)/python tests/benchmarks/$$name.py --out results/benchmarks || exit 1; \
 	done
