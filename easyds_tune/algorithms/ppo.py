@@ -207,7 +207,8 @@ def _experience(rollout: Rollout, ppo: PPOSpec, memory: Memory) -> Experience:
         compare = {"rloo": rloo, "grpo": grpo}[ppo.advantage_estimator]
         returns = torch.zeros_like(rewards)
         advantages = compare(rewards.sum(dim=1), ppo.num_generations)[:, None] * mask
-    if ppo.whiten_advantages:
+    is_gae = ppo.advantage_estimator == "gae"
+    if is_gae if ppo.whiten_advantages is None else ppo.whiten_advantages:
         advantages = masked_whiten(advantages, mask)
     return Experience(rollout, advantages, returns)
 
@@ -323,7 +324,7 @@ def _rollout_metrics(experience: Experience) -> dict[str, float]:
         "train/length": mask.sum(dim=1).float().mean(),
         "train/finished": rollout.ended.float().mean(),
     }
-    if experience.returns.any():
+    if experience.returns.any() and mask.sum() > 1:  # there is a value head, and a spread
         spread = experience.returns[mask].var()
         missed = (experience.returns - rollout.values)[mask].var()
         metrics["train/explained_variance"] = 1 - missed / spread.clamp_min(1e-8)

@@ -19,10 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from easyds_tune.spec.algorithm import KLEstimator
-
-MAX_KL_ERROR = 0.2
-"""Ziegler et al., section 2.2: one bad batch must not throw the coefficient."""
+from easyds_tune.spec.algorithm import MAX_KL_ERROR, KLEstimator
 
 
 def masked_mean(values: Tensor, mask: Tensor, tokens: Tensor | int | None = None) -> Tensor:
@@ -109,8 +106,9 @@ def rloo(totals: Tensor, group_size: int) -> Tensor:
 def grpo(totals: Tensor, group_size: int) -> Tensor:
     """Each reply's reward, shifted and scaled by mean and spread of its prompt's replies; (B,).
 
-    totals: as for `rloo`. Here the KL is part of the reward, as for the other estimators, and not
-    a term of the loss. Where all replies earn the same, the advantage is 0.
+    totals: as for `rloo`. Unlike in the paper the KL is part of the reward, as for the other
+    estimators, and not a term of the loss; and the loss is a mean over tokens, not over replies.
+    Where all replies earn the same, the advantage is 0.
     """
     groups = totals.view(-1, group_size)
     centred = groups - groups.mean(dim=1, keepdim=True)

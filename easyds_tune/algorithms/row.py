@@ -54,7 +54,7 @@ class TrialInputs:
 class Row:
     """One evaluation point of a running trial; valid until the generator goes on.
 
-    step: optimizer updates so far.
+    step: optimizer updates so far; for PPO, rollouts.
     metrics: what the algorithm itself measures (`train/...`, and `eval/...` where it has its own).
     policy: gives the model as it is now, ready to generate.
     reference: gives the model the trial started from, ready for forward passes.

@@ -22,7 +22,7 @@ class ActorCritic(nn.Module):
     """
 
     def __init__(self, policy: nn.Module, *, has_value_head: bool) -> None:
-        """policy: a PEFT model or a plain one; the head takes its type and device."""
+        """policy: a PEFT model or a plain one. The head is float32, on the policy's device."""
         super().__init__()
         self.policy = policy
         self.value_head: nn.Linear | None = None

@@ -77,7 +77,7 @@ class PPOSpec(Spec):
     num_generations: int = Field(1, ge=1, le=LARGEST)
     """Replies to each prompt; at least 2 for rloo and grpo, which compare them."""
     rollout_forward_batch_size: int = Field(64, ge=1, le=LARGEST)
-    """Replies drawn and measured at a time; changes memory and speed only."""
+    """Replies drawn at a time, and at most measured; changes memory and speed only."""
     response_length: int = Field(128, ge=1, le=LARGEST)
     """Longest reply, in tokens, the end token included."""
     max_prompt_length: int | None = Field(None, ge=1, le=LARGEST)
@@ -109,8 +109,9 @@ class PPOSpec(Spec):
     """Discount per token (gae)."""
     lam: float = Field(0.95, ge=0, le=1)
     """GAE's λ: 1 trusts the rewards alone, 0 the value head alone."""
-    whiten_advantages: bool = True
-    """Bring advantages to mean 0 and variance 1 over the tokens of a step."""
+    whiten_advantages: bool | None = None
+    """Bring advantages to mean 0 and variance 1 over the tokens of a step; null does so for gae
+    alone: rloo and grpo have compared replies to one prompt already."""
 
     num_ppo_epochs: int = Field(4, ge=1, le=LARGEST)
     """Passes over a step's replies."""
@@ -139,6 +140,8 @@ AlgorithmSpec = Annotated[
 ]
 
 
+MAX_KL_ERROR = 0.2
+"""Where the KL controller cuts its error off: by so much the coefficient moves in one horizon."""
 HORIZONS_IN_BUDGET = 50
 """How often a trial's budget holds the default KL horizon: time enough for a target to be met."""
 

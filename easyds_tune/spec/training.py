@@ -15,7 +15,7 @@ Schedule = Literal[
 
 
 class TrainingSpec(Spec):
-    """Optimiser and budget. A step is one optimiser update."""
+    """Optimiser and budget. A step is one optimiser update; PPO's is a rollout, with several."""
 
     max_steps: int | None = Field(None, ge=0, le=LARGEST)
     """Budget in steps of the default configuration; give this or `num_train_epochs`."""
@@ -40,11 +40,11 @@ class TrainingSpec(Spec):
     per_device_train_batch_size: int = Field(8, ge=1, le=LARGEST)
     """Examples a forward pass takes (pairs for preferences)."""
     gradient_accumulation_steps: int = Field(1, ge=1, le=LARGEST)
-    """Forward passes per step; the effective batch is the product of both."""
+    """Forward passes per update; the effective batch is the product of both."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     training_arguments: dict[str, Any] = Field(default_factory=dict)
-    """Any other argument of TRL's config class, passed on as it is."""
+    """Any other argument of TRL's config class, passed on as it is; PPO takes a few of them."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainingSpec:
@@ -57,5 +57,5 @@ class TrainingSpec(Spec):
 
     @property
     def effective_batch(self) -> int:
-        """Examples per step on one rank."""
+        """Examples per optimiser update on one rank."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps

@@ -31,7 +31,8 @@ def train_single(spec: SweepSpec, params: dict[str, Any], folder: Path) -> int:
     """
     if folder.exists():
         raise SpecError([f"--to: {folder} exists already; name a new folder"])
-    records = preflight(spec.with_params(params), new_folder=False)
+    tried = spec.with_params(params)
+    records = preflight(tried, new_folder=False)
     for note in records.notes:
         print(f"note: {note}", flush=True)
     trial = trial_spec(spec, "single", params, records.fitting)
@@ -39,7 +40,8 @@ def train_single(spec: SweepSpec, params: dict[str, Any], folder: Path) -> int:
     from easyds_tune.trial.failure import FILE, classify, write_failure
 
     try:
-        _train(spec, trial, records, folder)
+        # What a workbench shares between roles depends on what its trials train.
+        _train(tried, trial, records, folder)
     except BrokenPipeError:
         raise
     except Exception as error:

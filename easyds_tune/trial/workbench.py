@@ -145,6 +145,8 @@ class Workbench:
         if len(train) == 0:
             field = f"algorithm.{length_field(spec.algorithm)}"
             raise DataError([f"{field}: {limit} tokens leave no record; raise it"])
+        trains_all = spec.model.lora_r is None
+        assert not (trains_all and any(map(self._is_shared, self._rewards))), spec.params
         base = self._base if self._base is not None else self._new_base()
         self._base = None
         return TrialInputs(

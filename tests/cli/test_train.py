@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from easyds_tune.cli.main import main
+from tests.rewards.adapters import reward_adapter
 
+ROOT = Path(__file__).parents[2]
+TUTOR = ROOT / "data" / "models" / "tiny-tutor"
+PPO = str(ROOT / "sweeps" / "ppo.yaml")
 Refusal = Callable[..., list[str]]
 
 
@@ -39,6 +43,35 @@ def test_an_occupied_folder_is_refused(refused: Refusal) -> None:
     assert refused("train", "dpo", "--to", "data") == [
         "--to: data exists already; name a new folder"
     ]
+
+
+@pytest.mark.timeout(180)
+def test_a_parameter_and_a_setting_of_one_value_give_the_same_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Full fine-tuning changes the base, so the reward must not stand on it, however it is said."""
+    reward = reward_adapter(TUTOR, tmp_path / "reward").model_name_or_path
+    settings = [
+        f"algorithm.reward.model_name_or_path={reward}",
+        f"judge.reward.model_name_or_path={reward}",
+        "judge.num_prompts=4",
+        "training.max_steps=2",
+        "training.eval_steps=1",
+        "training.learning_rate=0.01",
+        "algorithm.rollout_batch_size=4",
+        "training.per_device_train_batch_size=4",
+        "algorithm.response_length=8",
+        "search_space={model.lora_r: [4, null]}",
+    ]
+    said = []
+    for name, last in (("a", ["--params", "model.lora_r=null"]), ("b", [])):
+        more = [] if last else ["model.lora_r=null"]
+        overrides = [part for text in settings + more for part in ("--set", text)]
+        code = main(["train", PPO, "--to", str(tmp_path / name), *overrides, *last])
+        said.append([line for line in capsys.readouterr().out.splitlines() if "step" in line])
+        assert code == 0
+    assert len(said[0]) == 3
+    assert said[0][:2] == said[1][:2]
 
 
 def test_the_budget_is_no_parameter_and_the_remedy_is_named(refused: Refusal) -> None:

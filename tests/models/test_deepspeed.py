@@ -199,6 +199,8 @@ def test_gathered_shards_are_whole_inside_and_shards_again_afterwards(
             with gathered(engine) as module:
                 for name, weight in module.named_parameters():
                     assert torch.equal(weight, wanted[name]), name
+                parts = [part for part in module.modules() if part is not module]
+                assert not any(part._forward_pre_hooks or part._forward_hooks for part in parts)
                 assert drawn_by(module) == written
                 if fails:
                     raise KeyError("in a rollout")
