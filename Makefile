@@ -28,10 +28,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: $(INSTALLED)  ## run the quickstart sweep: eight DPO trials of a tiny model, a minute or two
-	@if [ -e results/quickstart ]; then \
-		echo "Removing results/quickstart, the last demo's results"; rm -rf results/quickstart; fi
-	$(BIN)/easyds-tune sweep quickstart.yaml
+demo: $(INSTALLED)  ## run the demo: eight PPO trials of a tiny tutor, two or three minutes
+	@if [ -e results/demo ]; then \
+		echo "Removing results/demo, the last demo's results"; rm -rf results/demo; fi
+	$(BIN)/easyds-tune sweep ppo.yaml --set name=demo
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
