@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,11 +25,12 @@ from transformers import PreTrainedModel
 from easyds_tune.errors import ModelError
 from easyds_tune.models.generate import without_adapter
 from easyds_tune.models.lora import lora_config
-from easyds_tune.models.start import WEIGHTS
+from easyds_tune.models.start import CONFIG, WEIGHTS
 from easyds_tune.spec.model import ModelSpec
 
 POLICY = "default"
 START = "start"
+OTHER_BASE = f"name the model that it was trained on as base_model_name_or_path in {CONFIG}"
 
 
 def with_policy_adapter(
@@ -128,20 +130,36 @@ def _add_start(model: PeftModel, folder: Path) -> None:
         with torch.random.fork_rng(devices=[]):
             model.add_adapter(START, config)
             loaded = model.load_adapter(str(folder), START, torch_device="cpu")
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ModelError([f"{folder}: the adapter does not fit its base: {error}"]) from error
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ModelError([f"{folder}: the adapter does not fit its base: {_why(error)}"]) from error
     strays = [*loaded.missing_keys, *loaded.unexpected_keys]
     if strays:
         raise ModelError(
             [
-                f"{folder}: the adapter does not fit its base: {len(strays)} tensors have no "
-                f"counterpart, the first is {strays[0]}; was it trained on another model?"
+                f"{folder}: the adapter does not fit its base: all tensors must have a "
+                f"counterpart, {len(strays)} have none, the first is {strays[0]}; {OTHER_BASE}"
             ]
         )
     _activate(model, [POLICY, START])
     model.requires_grad_(False)
     for weight, requires_grad in trainable:
         weight.requires_grad_(requires_grad)
+
+
+def _why(error: Exception) -> str:
+    """What PEFT said in one line; torch's list of tensors of another size as their number."""
+    text = str(error).strip()
+    sizes = re.findall(
+        r"size mismatch for (\S+): .*? shape torch\.Size\((.*?)\) .* torch\.Size\((.*?)\)", text
+    )
+    if not sizes:
+        first_line = (text.splitlines() or [""])[0]
+        return f"{CONFIG} is refused ({type(error).__name__}: {first_line}); export it again"
+    name, has, needs = sizes[0]
+    return (
+        f"all tensors must have the sizes of its modules, {len(sizes)} have others, the first is "
+        f"{name}, {has} for {needs}; {OTHER_BASE}"
+    )
 
 
 def _activate(model: PeftModel, adapters: list[str]) -> None:

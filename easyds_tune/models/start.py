@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
+from pydantic import BaseModel, FiniteFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
@@ -31,6 +32,20 @@ ORIGIN = {
     "peft_version", "inference_mode",
 }  # fmt: skip
 MERGE = "merge it first with `easyds-tune export NAME --to DIR --merge`"
+
+
+class _Settings(BaseModel, strict=True):
+    """What PEFT takes for granted about the settings that it computes with."""
+
+    r: PositiveInt = 8
+    lora_alpha: FiniteFloat = 8
+    use_rslora: bool = False
+    fan_in_fan_out: bool = False
+    rank_pattern: dict[str, PositiveInt] | None = None
+    alpha_pattern: dict[str, FiniteFloat] | None = None
+    target_modules: list[str] | str | None = None
+    exclude_modules: list[str] | str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +98,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError([f"{folder}: {CONFIG} cannot be read: {error}"]) from error
-    if not isinstance(config, dict) or not config.get("base_model_name_or_path"):
+    name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(name, str) or not name:
+        got = "" if name is None else f", got {json.dumps(name)}"
         raise ModelError(
-            [f"{folder}: {CONFIG} must name its base in base_model_name_or_path; write it there"]
+            [
+                f"{folder}: {CONFIG} must name its base in base_model_name_or_path, as text{got}; "
+                "write it there"
+            ]
         )
     return config
 
@@ -97,6 +117,15 @@ def _config_problems(config: dict[str, Any]) -> list[str]:
         return [
             f"must be a LORA adapter of task type CAUSAL_LM, got {kind[0]} of {kind[1]}; "
             "give one that sft or dpo trained, or a whole model"
+        ]
+    try:
+        _Settings.model_validate(config)
+    except ValidationError as error:
+        first = {item["loc"][0]: item for item in reversed(error.errors())}
+        return [
+            f"{name} in {CONFIG} {item['msg'].replace('Input should', 'must')}, got "
+            f"{json.dumps(config[str(name)])}; correct it, or export the adapter again"
+            for name, item in reversed(first.items())
         ]
     # Compared as JSON: there tuples are lists. A setting that is unknown here is left at nothing.
     plain = json.loads(json.dumps(asdict(LoraConfig()), default=str))
@@ -135,7 +164,7 @@ def _weight_problems(folder: Path) -> list[str]:
 
 
 def _base_of(spec: ModelSpec, config: dict[str, Any]) -> ModelSpec:
-    name = str(config["base_model_name_or_path"])
+    name = config["base_model_name_or_path"]
     local = Path(expand_home(name))
     if local.is_dir():
         name = str(local.resolve())

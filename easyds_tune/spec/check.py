@@ -14,9 +14,14 @@ from easyds_tune.errors import SpecError
 from easyds_tune.spec.algorithm import PPOSpec
 from easyds_tune.spec.argument_names import COMMON, RESERVED, passed_on
 from easyds_tune.spec.base import Spec
-from easyds_tune.spec.check_ppo import ppo_problems
+from easyds_tune.spec.check_ppo import idle_searches, ppo_problems
 from easyds_tune.spec.data import DataSource, DataSpec
-from easyds_tune.spec.deepspeed import batch_problems, clipping_problems, deepspeed_config
+from easyds_tune.spec.deepspeed import (
+    batch_problems,
+    clipping_problems,
+    deepspeed_config,
+    precision_problems,
+)
 from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.spec.messages import (
     did_you_mean,
@@ -168,7 +173,11 @@ def sweep_problems(spec: SweepSpec) -> list[str]:
 
     One trial alone needs no search space; `spec_problems` depends on no machine.
     """
-    return [*resource_problems(spec.resources), *_size_problems(spec)]
+    return [
+        *resource_problems(spec.resources),
+        *_size_problems(spec),
+        *idle_searches(spec),
+    ]
 
 
 def _size_problems(spec: SweepSpec) -> list[str]:
@@ -291,6 +300,7 @@ def _deepspeed_problems(spec: SweepSpec) -> list[str]:
         spec.training.gradient_accumulation_steps,
     )
     problems += clipping_problems(config, spec.training.max_grad_norm)
+    problems += precision_problems(config, spec.model.dtype)
     clips = "training.max_grad_norm" in spec.search_space
     if clips and not problems and config.get("gradient_clipping", "auto") != "auto":
         return ["deepspeed.gradient_clipping: must be auto where max_grad_norm is searched"]

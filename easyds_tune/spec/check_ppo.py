@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
 
 from easyds_tune.spec.algorithm import PPOSpec, kl_horizon
+from easyds_tune.spec.check_sizes import ROLLOUT_SIZE, size_problems
 from easyds_tune.spec.messages import shown
-from easyds_tune.spec.search import IntParam
+from easyds_tune.spec.searched import numbers_of, values_of
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
 
-ROLLOUT_SIZE = "algorithm.rollout_batch_size"
-MAX_COMBINATIONS = 4096
-"""Of searched batch sizes that are tried one by one."""
 ARGUMENT_MAPPINGS = ("gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
 """Training arguments that hold settings of their own."""
+CHECKPOINTING = ("use_reentrant", "preserve_rng_state")
+"""What torch's checkpointing takes and a trial can make sense of, each true or false."""
 LARGEST_MOVE = 1.2
 """Factor by which the controller moves the KL coefficient over one horizon, at most."""
 
@@ -32,7 +28,8 @@ def ppo_problems(spec: SweepSpec) -> list[str]:
         *_dropout_problems(spec),
         *_reference_problems(spec, ppo),
         *_coefficient_problems(spec, ppo),
-        *_size_problems(spec, ppo),
+        *size_problems(spec, ppo),
+        *_adjustment_problems(spec, ppo),
         *_argument_problems(spec),
     ]
 
@@ -52,17 +49,17 @@ def ppo_notes(spec: SweepSpec, train_records: int | None = None) -> list[str]:
             "judge.reward: is the very reward that PPO trains on, so a policy that learns to "
             "please it without being better is not found out; give the judge another one"
         )
-    if "adaptive" in _values(spec, "algorithm.kl_controller", ppo.kl_controller):
+    if "adaptive" in values_of(spec, "algorithm.kl_controller", ppo.kl_controller):
         notes += _horizon_notes(spec, ppo, train_records)
     return notes
 
 
 def _horizon_notes(spec: SweepSpec, ppo: PPOSpec, train_records: int | None) -> list[str]:
     """A horizon too long for the shortest trial, which is the one with the largest rollouts."""
-    horizons = _numbers(spec, "algorithm.kl_horizon", ppo.kl_horizon)
+    horizons = numbers_of(spec, "algorithm.kl_horizon", ppo.kl_horizon)
     params = {
         "algorithm.kl_horizon": max(horizons, default=None),
-        ROLLOUT_SIZE: int(max(_numbers(spec, ROLLOUT_SIZE, ppo.rollout_batch_size))),
+        ROLLOUT_SIZE: int(max(numbers_of(spec, ROLLOUT_SIZE, ppo.rollout_batch_size))),
     }
     trial = trial_spec(spec, "shortest", params, train_records)
     assert isinstance(trial.algorithm, PPOSpec)
@@ -92,24 +89,8 @@ def _horizon_for(factor: float, steps: int) -> float:
     return (LARGEST_MOVE - 1) / math.expm1(math.log(factor) / max(steps, 1))
 
 
-def _values(spec: SweepSpec, path: str, default: Any) -> list[Any]:
-    """The field's own value and the end points of its search; null left out."""
-    param = spec.search_space.get(path)
-    values = [default, *(param.end_points() if param else [])]
-    return [value for value in values if value is not None]
-
-
-def _numbers(spec: SweepSpec, path: str, default: float | None) -> list[float]:
-    """As `_values`, in numbers; a value that is none, or not finite, is refused elsewhere."""
-    numbers = []
-    for value in _values(spec, path, default):
-        with suppress(TypeError, ValueError, OverflowError):
-            numbers.append(float(value))
-    return [number for number in numbers if math.isfinite(number)]
-
-
 def _dropout_problems(spec: SweepSpec) -> list[str]:
-    largest = max(_numbers(spec, "model.lora_dropout", spec.model.lora_dropout))
+    largest = max(numbers_of(spec, "model.lora_dropout", spec.model.lora_dropout))
     if largest == 0:
         return []
     return [
@@ -137,8 +118,8 @@ def _same_model(left: str, right: str) -> bool:
 
 
 def _coefficient_problems(spec: SweepSpec, ppo: PPOSpec) -> list[str]:
-    controllers = _values(spec, "algorithm.kl_controller", ppo.kl_controller)
-    if "adaptive" in controllers and min(_numbers(spec, "algorithm.kl_coef", ppo.kl_coef)) == 0:
+    controllers = values_of(spec, "algorithm.kl_controller", ppo.kl_controller)
+    if "adaptive" in controllers and min(numbers_of(spec, "algorithm.kl_coef", ppo.kl_coef)) == 0:
         return [
             "algorithm.kl_coef: must be above 0 for the adaptive controller, which multiplies it; "
             "set 0.05, or kl_controller: fixed"
@@ -156,60 +137,48 @@ def _argument_problems(spec: SweepSpec) -> list[str]:
             problems.append(f"{path}: must be a number above 0, got {shown(value)}; set 1e-8")
         if name in ARGUMENT_MAPPINGS and not isinstance(value, dict):
             problems.append(f"{path}: must be a mapping of settings, got {shown(value)}")
+        elif name == "gradient_checkpointing_kwargs":
+            problems += [
+                f"{path}.{key}: must be one of {', '.join(CHECKPOINTING)}, and true or false, "
+                f"got {shown(setting)}; correct or remove it"
+                for key, setting in value.items()
+                if key not in CHECKPOINTING or not isinstance(setting, bool)
+            ]
     return problems
 
 
-def _size_problems(spec: SweepSpec, ppo: PPOSpec) -> list[str]:
-    """Every combination of sizes that a trial could have must divide."""
-    problems = []
-    estimators = _values(spec, "algorithm.advantage_estimator", ppo.advantage_estimator)
-    critic_free = [name for name in estimators if name != "gae"]
-    smallest = min(_numbers(spec, "algorithm.num_generations", ppo.num_generations))
-    if critic_free and smallest < 2:
-        problems.append(
-            f"algorithm.num_generations: must be at least 2 for {critic_free[0]}, which compares "
-            f"replies to one prompt, got {smallest:g}; set 4"
-        )
-    training = spec.training
-    sizes = {
-        ROLLOUT_SIZE: ppo.rollout_batch_size,
-        "algorithm.num_generations": ppo.num_generations,
-        "training.per_device_train_batch_size": training.per_device_train_batch_size,
-        "training.gradient_accumulation_steps": training.gradient_accumulation_steps,
+def idle_searches(spec: SweepSpec) -> list[str]:
+    """Searched fields that no trial of a PPO sweep heeds: a search of them finds only noise."""
+    ppo = spec.algorithm
+    if not isinstance(ppo, PPOSpec):
+        return []
+    controllers = values_of(spec, "algorithm.kl_controller", ppo.kl_controller)
+    estimators = values_of(spec, "algorithm.advantage_estimator", ppo.advantage_estimator)
+    factors = numbers_of(spec, "algorithm.lr_adjust_factor", ppo.lr_adjust_factor)
+    no_controller = {"kl_controller: fixed"} if "adaptive" not in controllers else set()
+    no_critic = {f"advantage_estimator: {estimators[0]}"} if "gae" not in estimators else set()
+    no_rule = {"lr_adjust_factor: 1"} if max(factors) <= 1 else set()
+    reasons = {
+        "kl_target": no_controller | no_rule if no_controller and no_rule else set(),
+        "kl_horizon": no_controller,
+        **dict.fromkeys(("gamma", "lam", "vf_coef", "cliprange_value"), no_critic),
+        **dict.fromkeys(("lr_adjust_band", "lr_adjust_limit"), no_rule),
     }
-    # A range is not written out before it is known to be short.
-    choices = [_all_values(spec, path, value) for path, value in sizes.items()]
-    if math.prod(map(len, choices)) > MAX_COMBINATIONS:
-        return [
-            *problems,
-            "algorithm.rollout_batch_size: batch sizes must divide it in every trial; search them "
-            "as short lists, such as [16, 32, 64]",
-        ]
-    bad_batch = bad_group = False
-    for rollout, group, micro, accumulation in itertools.product(*choices):
-        if rollout % (micro * accumulation) and not bad_batch:
-            bad_batch = True
-            problems.append(
-                "algorithm.rollout_batch_size: must be a multiple of the effective batch "
-                "(per_device_train_batch_size × gradient_accumulation_steps), got "
-                f"{rollout} and {micro} × {accumulation}; set rollout_batch_size: "
-                f"{math.ceil(rollout / (micro * accumulation)) * micro * accumulation}"
-            )
-        if rollout % group and not bad_group:
-            bad_group = True
-            problems.append(
-                "algorithm.rollout_batch_size: must be a multiple of num_generations, got "
-                f"{rollout} and {group}; set rollout_batch_size: "
-                f"{math.ceil(rollout / group) * group}"
-            )
-    return problems
+    return [
+        f"search_space.algorithm.{field}: must change what is trained, and does nothing with "
+        f"{' and '.join(sorted(reason))}; remove it from search_space"
+        for field, reason in reasons.items()
+        if reason and f"algorithm.{field}" in spec.search_space
+    ]
 
 
-def _all_values(spec: SweepSpec, path: str, default: int) -> Sequence[int]:
-    """Every whole number above 0 that a searched field can take, the spec's own first."""
-    param = spec.search_space.get(path)
-    if isinstance(param, IntParam):
-        inside = range(max(1, param.low), param.high + 1, param.step or 1)
-        return inside if len(inside) > MAX_COMBINATIONS else [default, *inside]
-    found = [int(value) for value in _numbers(spec, path, default)]
-    return [value for value in dict.fromkeys(found) if value > 0]
+def _adjustment_problems(spec: SweepSpec, ppo: PPOSpec) -> list[str]:
+    factor = max(numbers_of(spec, "algorithm.lr_adjust_factor", ppo.lr_adjust_factor))
+    limit = min(numbers_of(spec, "algorithm.lr_adjust_limit", ppo.lr_adjust_limit))
+    if factor <= limit:
+        return []
+    return [
+        f"algorithm.lr_adjust_limit: must be at least lr_adjust_factor, so that one adjustment "
+        f"fits into it, got {limit:g} < {factor:g}; set lr_adjust_limit: {factor**2:g}, or a "
+        "smaller factor"
+    ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from easyds_tune.errors import SpecError
+from easyds_tune.spec.messages import shown
 
 PRESETS = ("zero0", "zero1", "zero2", "zero3")
 
@@ -97,6 +98,25 @@ def clipping_problems(config: dict[str, Any], max_grad_norm: float) -> list[str]
         f"deepspeed.gradient_clipping: must equal max_grad_norm, got {clipping} != "
         f"{max_grad_norm:g}; set gradient_clipping: auto"
     ]
+
+
+def precision_problems(config: dict[str, Any], dtype: str) -> list[str]:
+    """A fixed precision that contradicts the type the model is loaded in."""
+    problems = []
+    for section, wanted in (("bf16", "bfloat16"), ("fp16", "float16")):
+        precision = config.get(section, {})
+        if not isinstance(precision, dict):
+            problems.append(
+                f"deepspeed.{section}: must be a mapping such as {{enabled: auto}}, got "
+                f"{shown(precision)}"
+            )
+        # With dtype auto the machine decides, and nothing is known yet.
+        elif dtype != "auto" and precision.get("enabled", "auto") not in ("auto", dtype == wanted):
+            problems.append(
+                f"deepspeed.{section}.enabled: must be auto or agree with model.dtype {dtype}, "
+                f"got {shown(precision['enabled'])}; set enabled: auto"
+            )
+    return problems
 
 
 def batch_problems(config: dict[str, Any], micro_batch: int, accumulation: int) -> list[str]:

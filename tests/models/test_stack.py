@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -313,6 +314,32 @@ def test_an_adapter_of_another_model_is_refused_on_its_skeleton_already(
             stacked(base, folder)
     model = with_policy_adapter(load_skeleton(spec(base), "causal"), spec(base), adapter)
     assert START in model.peft_config
+
+
+def test_an_adapter_that_does_not_fit_is_told_in_one_line(base: Path, tmp_path: Path) -> None:
+    def problem(**settings: Any) -> str:
+        folder = edit_config(sft_adapter(tmp_path / str(len(settings)), base), **settings)
+        with pytest.raises(ModelError) as refusal:
+            with_policy_adapter(load_skeleton(spec(base), "causal"), spec(base), folder)
+        [text] = refusal.value.problems
+        assert "\n" not in text
+        return text.removeprefix(f"{folder}: the adapter does not fit its base: ")
+
+    remedy = (
+        "; name the model that it was trained on as base_model_name_or_path in adapter_config.json"
+    )
+    # Two modules in each of the model's layers, A and B of each: the rank is 5 and not 3.
+    first = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.start.weight"
+    assert problem(r=5) == (
+        "all tensors must have the sizes of its modules, 8 have others, the first is "
+        f"{first}, [3, 32] for [5, 32]{remedy}"
+    )
+    stray = problem(r=3, target_modules=["q_proj"])
+    assert stray.startswith("all tensors must have a counterpart, 4 have none, the first is ")
+    assert stray.endswith(remedy)
+    broken = problem(r="three", lora_alpha=6, use_rslora=False)
+    assert broken.startswith("adapter_config.json is refused (TypeError: ")
+    assert broken.endswith("); export it again")
 
 
 def test_fresh_targets_that_the_base_lacks_are_refused(base: Path) -> None:

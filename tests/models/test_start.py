@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from easyds_tune.errors import ModelError
+from easyds_tune.models import start
 from easyds_tune.models.start import Start, load_start_tokenizer, start_of
 from easyds_tune.spec.model import ModelSpec
 from tests.models.adapters import edit_config, sft_adapter
@@ -164,6 +165,39 @@ def test_a_configuration_that_cannot_be_used_is_named(adapter: Path, text: str) 
     (adapter / "adapter_config.json").write_text(text, encoding="utf-8")
     (problem,) = problems(adapter)
     assert problem.startswith(f"{adapter}: adapter_config.json ")
+
+
+@pytest.mark.parametrize("name", [3, 1.5, True, ["a"], {"a": 1}])
+def test_a_base_whose_name_is_no_text_is_never_looked_for(
+    adapter: Path, name: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start.AutoConfig, "from_pretrained", lambda *_, **__: pytest.fail("asked"))
+    assert problems(edit_config(adapter, base_model_name_or_path=name)) == [
+        f"{adapter}: adapter_config.json must name its base in base_model_name_or_path, as text, "
+        f"got {json.dumps(name)}; write it there"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "rule"),
+    [
+        ("r", "16", "must be a valid integer"),
+        ("r", 0, "must be greater than 0"),
+        ("lora_alpha", None, "must be a valid number"),
+        ("use_rslora", "yes", "must be a valid boolean"),
+        ("rank_pattern", {"q_proj": "4"}, "must be a valid integer"),
+        ("alpha_pattern", [1], "must be a valid dictionary"),
+        ("target_modules", 7, "must be a valid list"),
+        ("revision", 1, "must be a valid string"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_told_in_one_line(
+    adapter: Path, setting: str, value: object, rule: str
+) -> None:
+    assert problems(edit_config(adapter, **{setting: value})) == [
+        f"{adapter}: {setting} in adapter_config.json {rule}, got {json.dumps(value)}; correct it, "
+        "or export the adapter again"
+    ]
 
 
 def test_all_problems_come_together(adapter: Path, tmp_path: Path) -> None:

@@ -32,3 +32,17 @@ def spec(raw: dict[str, Any]) -> Callable[..., SweepSpec]:
         return SweepSpec.model_validate({**raw, "search_space": space or {}})
 
     return make
+
+
+@pytest.fixture
+def ppo(raw: dict[str, Any]) -> Callable[..., SweepSpec]:
+    """The smallest PPO spec: 30 steps of 64 replies, mini-batches of 8."""
+    raw["algorithm"] = {"type": "ppo", "reward": {"model_name_or_path": "someone/a-reward"}}
+    raw["judge"] = {"prompts": "p", "reward": {"model_name_or_path": "someone/another-reward"}}
+
+    def make(space: dict[str, Any] | None = None, /, **fields: Any) -> SweepSpec:
+        for path, value in fields.items():
+            set_path(raw, path, value)
+        return SweepSpec.model_validate({**raw, "search_space": space or {}})
+
+    return make

@@ -44,6 +44,10 @@ def test_the_smallest_spec_has_no_problem(spec: Make) -> None:
         ({"training.training_arguments": {"optm": "sgd"}}, "unknown argument; did you mean optim?"),
         ({"deepspeed": {"train_batch_size": 9}}, "got 9 != 8; set train_batch_size: 8 or auto"),
         ({"deepspeed": "zero9"}, "deepspeed: must be one of zero0"),
+        (
+            {"deepspeed": {"bf16": {"enabled": True}}, "model.dtype": "float32"},
+            "deepspeed.bf16.enabled: must be auto or agree with model.dtype float32, got true",
+        ),
         ({"model.model_name_or_path": "~nobody/x"}, "and '~nobody/x' does not exist"),
         ({"data.train": ["a", "b.jsonl"]}, "data.train: no such file: 'b.jsonl'"),
         ({"data.eval": "./b"}, "data.eval: no such file: './b'"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,33 +11,14 @@ import pytest
 
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.algorithm import PPOSpec
-from easyds_tune.spec.check import searchable_paths, spec_problems
+from easyds_tune.spec.check import searchable_paths, spec_problems, sweep_problems
 from easyds_tune.spec.check_ppo import ppo_notes, reach
 from easyds_tune.spec.load import parse_params
-from easyds_tune.spec.sweep import Budget, SweepSpec, set_path, trial_spec
+from easyds_tune.spec.sweep import Budget, SweepSpec, trial_spec
 
 Make = Callable[..., SweepSpec]
 ROLLOUT = "algorithm.rollout_batch_size"
 MICRO = "training.per_device_train_batch_size"
-ACCUMULATION = "training.gradient_accumulation_steps"
-MULTIPLE_OF_BATCH = (
-    "algorithm.rollout_batch_size: must be a multiple of the effective batch "
-    "(per_device_train_batch_size × gradient_accumulation_steps), got "
-)
-
-
-@pytest.fixture
-def ppo(raw: dict[str, Any]) -> Make:
-    """The smallest PPO spec: 30 steps of 64 replies, mini-batches of 8."""
-    raw["algorithm"] = {"type": "ppo", "reward": {"model_name_or_path": "someone/a-reward"}}
-    raw["judge"] = {"prompts": "p", "reward": {"model_name_or_path": "someone/another-reward"}}
-
-    def make(space: dict[str, Any] | None = None, /, **fields: Any) -> SweepSpec:
-        for path, value in fields.items():
-            set_path(raw, path, value)
-        return SweepSpec.model_validate({**raw, "search_space": space or {}})
-
-    return make
 
 
 def test_the_smallest_spec_has_no_problem_and_nothing_to_say(ppo: Make) -> None:
@@ -49,95 +29,6 @@ def test_the_smallest_spec_has_no_problem_and_nothing_to_say(ppo: Make) -> None:
 def test_other_algorithms_are_not_asked(spec: Make) -> None:
     assert spec_problems(spec(**{"model.lora_dropout": 0.1})) == []
     assert ppo_notes(spec()) == []
-
-
-# ---- sizes ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fields", "problem"),
-    [
-        ({ROLLOUT: 60}, f"{MULTIPLE_OF_BATCH}60 and 8 × 1; set rollout_batch_size: 64"),
-        ({ACCUMULATION: 3}, f"{MULTIPLE_OF_BATCH}64 and 8 × 3; set rollout_batch_size: 72"),
-        # Fewer replies than one mini-batch are no mini-batch.
-        ({MICRO: 128}, f"{MULTIPLE_OF_BATCH}64 and 128 × 1; set rollout_batch_size: 128"),
-        (
-            {"algorithm.num_generations": 5},
-            "algorithm.rollout_batch_size: must be a multiple of num_generations, got 64 and 5; "
-            "set rollout_batch_size: 65",
-        ),
-        (
-            {"algorithm.advantage_estimator": "rloo"},
-            "algorithm.num_generations: must be at least 2 for rloo, which compares replies to one "
-            "prompt, got 1; set 4",
-        ),
-    ],
-)
-def test_sizes_that_do_not_divide_are_told_with_one_that_does(
-    ppo: Make, fields: dict[str, Any], problem: str
-) -> None:
-    assert spec_problems(ppo(**fields)) == [problem]
-
-
-@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
-def test_a_critic_free_estimator_takes_groups(ppo: Make, estimator: str) -> None:
-    fields = {"algorithm.advantage_estimator": estimator, "algorithm.num_generations": 4}
-    assert spec_problems(ppo(**fields)) == []
-
-
-@pytest.mark.parametrize(
-    ("space", "got"),
-    [
-        ({ROLLOUT: [64, 100]}, "100 and 8 × 1"),
-        ({MICRO: [8, 16], ACCUMULATION: [1, 3]}, "64 and 8 × 3"),
-        ({MICRO: {"low": 8, "high": 16}}, "64 and 9 × 1"),
-        ({MICRO: {"low": 8, "high": 24, "step": 8}}, "64 and 24 × 1"),
-        ({ROLLOUT: {"low": 64, "high": 96, "step": 4}}, "68 and 8 × 1"),
-    ],
-)
-def test_every_combination_that_a_search_may_draw_has_to_divide(
-    ppo: Make, space: dict[str, Any], got: str
-) -> None:
-    [problem] = spec_problems(ppo(space))
-    assert problem.startswith(f"{MULTIPLE_OF_BATCH}{got}; set ")
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        {ROLLOUT: [64, 128, 256], MICRO: [4, 8], ACCUMULATION: [1, 2]},
-        {ROLLOUT: {"low": 16, "high": 256, "step": 16}},
-        {"algorithm.num_generations": {"low": 8, "high": 8 * 8, "step": 56}},
-    ],
-)
-def test_combinations_that_all_divide_are_sound(ppo: Make, space: dict[str, Any]) -> None:
-    assert spec_problems(ppo(space)) == []
-
-
-def test_a_searched_estimator_asks_for_groups_in_every_trial(ppo: Make) -> None:
-    space = {"algorithm.advantage_estimator": ["gae", "grpo"]}
-    [problem] = spec_problems(ppo({**space, "algorithm.num_generations": [1, 4]}))
-    assert problem.startswith("algorithm.num_generations: must be at least 2 for grpo")
-    assert spec_problems(ppo(space, **{"algorithm.num_generations": 4})) == []
-
-
-@pytest.mark.parametrize("paths", [(ROLLOUT,), (MICRO,), (ROLLOUT, MICRO, ACCUMULATION)])
-def test_a_wide_range_of_sizes_is_refused_at_once(ppo: Make, paths: tuple[str, ...]) -> None:
-    wide = {"low": 1, "high": 2_000_000_000}
-    start = time.perf_counter()
-    assert spec_problems(ppo(dict.fromkeys(paths, wide))) == [
-        "algorithm.rollout_batch_size: batch sizes must divide it in every trial; search them as "
-        "short lists, such as [16, 32, 64]"
-    ]
-    assert time.perf_counter() - start < 1
-
-
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**400, "inf", "x", None, 0, -8])
-def test_a_searched_size_that_is_none_is_refused_by_its_own_rule_alone(
-    ppo: Make, value: Any
-) -> None:
-    [problem] = spec_problems(ppo({ROLLOUT: [64, value]}))
-    assert problem.startswith("search_space.algorithm.rollout_batch_size: the value ")
 
 
 # ---- dropout, reference, controller, arguments ------------------------------------------------
@@ -209,6 +100,12 @@ def test_an_adaptive_coefficient_cannot_start_at_zero(
         ("adam_epsilon", 0, "must be a number above 0, got 0; set 1e-8"),
         ("adam_epsilon", "tiny", "must be a number above 0, got 'tiny'; set 1e-8"),
         ("lr_scheduler_kwargs", 3, "must be a mapping of settings, got 3"),
+        (
+            "gradient_checkpointing_kwargs",
+            {"use_reentrant": True, "preserve_rng_state": False},
+            None,
+        ),
+        ("gradient_checkpointing_kwargs", {}, None),
         ("optim", "sgd", "ppo does not take it; it takes adam_epsilon, gradient_checkpointing_kw"),
         ("adam_epsilom", 1, "unknown argument; did you mean adam_epsilon?"),
         ("report_to", "wandb", "cannot be passed through"),
@@ -221,6 +118,103 @@ def test_ppo_takes_few_training_arguments_and_looks_at_their_values(
     assert len(found) == (problem is not None)
     for text in found:
         assert text.startswith(f"training.training_arguments.{name}: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "got"),
+    [
+        ("use_reentrant", "no", "'no'"),
+        ("preserve_rng_state", None, "null"),
+        ("use_reentrent", True, "true"),
+        ("context_fn", 1, "1"),
+    ],
+)
+def test_checkpointing_takes_what_a_trial_can_make_sense_of(
+    ppo: Make, key: str, value: Any, got: str
+) -> None:
+    arguments = {
+        "gradient_checkpointing_kwargs": {key: value, "use_reentrant": False} | {key: value}
+    }
+    assert spec_problems(ppo(**{"training.training_arguments": arguments})) == [
+        f"training.training_arguments.gradient_checkpointing_kwargs.{key}: must be one of "
+        f"use_reentrant, preserve_rng_state, and true or false, got {got}; correct or remove it"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("space", "fields", "got"),
+    [
+        ({}, {"lr_adjust_factor": 10}, None),
+        ({}, {"lr_adjust_factor": 1.5, "lr_adjust_limit": 1.2}, "1.2 < 1.5"),
+        ({}, {"lr_adjust_factor": 1, "lr_adjust_limit": 1}, None),
+        ({"lr_adjust_factor": {"low": 1, "high": 12}}, {}, "10 < 12"),
+        ({"lr_adjust_limit": [4, 2]}, {"lr_adjust_factor": 3}, "2 < 3"),
+    ],
+)
+def test_one_adjustment_of_the_learning_rate_fits_into_its_limit(
+    ppo: Make, space: dict[str, Any], fields: dict[str, Any], got: str | None
+) -> None:
+    found = spec_problems(ppo(_algorithm(space), **_algorithm(fields)))
+    assert len(found) == (got is not None)
+    for problem in found:
+        assert problem.startswith(
+            "algorithm.lr_adjust_limit: must be at least lr_adjust_factor, so that one adjustment "
+            f"fits into it, got {got}; set lr_adjust_limit: "
+        )
+
+
+def _algorithm(fields: dict[str, Any]) -> dict[str, Any]:
+    return {f"algorithm.{name}": value for name, value in fields.items()}
+
+
+# ---- searches for nothing ---------------------------------------------------------------------
+
+RANGE = {"low": 0.1, "high": 0.9}
+WIDER = {"low": 1.5, "high": 9}
+FIXED = {"kl_controller": "fixed"}
+GROUPS = {"advantage_estimator": "grpo", "num_generations": 4}
+
+
+@pytest.mark.parametrize(
+    ("fields", "space", "idle"),
+    [
+        (FIXED, {"kl_target": RANGE},
+         {"kl_target": "kl_controller: fixed and lr_adjust_factor: 1"}),
+        (FIXED | {"lr_adjust_factor": 2}, {"kl_target": RANGE}, {}),
+        (FIXED, {"kl_target": RANGE, "lr_adjust_factor": [1, 2]}, {}),
+        (FIXED, {"kl_target": RANGE, "kl_controller": ["fixed", "adaptive"]}, {}),
+        ({}, {"kl_target": RANGE, "kl_horizon": WIDER}, {}),
+        # Trial 0 has the spec's own controller, which is the adaptive one.
+        ({}, {"kl_horizon": WIDER, "kl_controller": ["fixed"]}, {}),
+        (FIXED, {"kl_horizon": WIDER}, {"kl_horizon": "kl_controller: fixed"}),
+        ({}, {"gamma": RANGE, "lam": RANGE, "vf_coef": RANGE, "cliprange_value": RANGE}, {}),
+        (
+            GROUPS,
+            {"gamma": RANGE, "lam": RANGE, "vf_coef": RANGE, "cliprange_value": RANGE,
+             "cliprange": RANGE},
+            dict.fromkeys(
+                ("gamma", "lam", "vf_coef", "cliprange_value"), "advantage_estimator: grpo"
+            ),
+        ),
+        (GROUPS, {"lam": RANGE, "advantage_estimator": ["gae", "grpo"]}, {}),
+        (GROUPS, {"lam": RANGE, "advantage_estimator": ["rloo", "grpo"]},
+         {"lam": "advantage_estimator: grpo"}),
+        ({}, {"lr_adjust_band": WIDER, "lr_adjust_limit": WIDER},
+         dict.fromkeys(("lr_adjust_band", "lr_adjust_limit"), "lr_adjust_factor: 1")),
+        ({}, {"lr_adjust_band": WIDER, "lr_adjust_factor": [1, 1.5]}, {}),
+        ({"lr_adjust_factor": 1.5}, {"lr_adjust_band": WIDER, "lr_adjust_limit": WIDER}, {}),
+    ],
+)  # fmt: skip
+def test_a_search_of_what_no_trial_heeds_is_refused(
+    ppo: Make, fields: dict[str, Any], space: dict[str, Any], idle: dict[str, str]
+) -> None:
+    sweep = ppo(_algorithm(space), **_algorithm(fields), **{"search.num_trials": 2})
+    assert spec_problems(sweep) == []  # one trial alone may have them
+    assert sweep_problems(sweep) == [
+        f"search_space.algorithm.{field}: must change what is trained, and does nothing with "
+        f"{why}; remove it from search_space"
+        for field, why in idle.items()
+    ]
 
 
 def test_all_problems_are_told_together(ppo: Make) -> None:

@@ -10,6 +10,7 @@ from easyds_tune.spec.deepspeed import (
     batch_problems,
     clipping_problems,
     deepspeed_config,
+    precision_problems,
     zero_stage,
 )
 
@@ -101,3 +102,28 @@ def test_batch_numbers_must_multiply() -> None:
         "deepspeed.train_micro_batch_size_per_gpu",
         "deepspeed.train_batch_size",
     ]
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype", "problem"),
+    [
+        ({}, "bfloat16", None),
+        ({"bf16": {"enabled": "auto"}, "fp16": {}}, "float32", None),
+        ({"bf16": {"enabled": True}, "fp16": {"enabled": False}}, "bfloat16", None),
+        ({"fp16": {"enabled": True}}, "auto", None),
+        ({"bf16": {"enabled": True}}, "float32",
+         "bf16.enabled: must be auto or agree with model.dtype float32, got true; "
+         "set enabled: auto"),
+        ({"fp16": {"enabled": True}}, "bfloat16",
+         "fp16.enabled: must be auto or agree with model.dtype bfloat16, got true; "
+         "set enabled: auto"),
+        ({"bf16": {"enabled": False}}, "bfloat16",
+         "bf16.enabled: must be auto or agree with model.dtype bfloat16, got false; "
+         "set enabled: auto"),
+        ({"bf16": True}, "auto", "bf16: must be a mapping such as {enabled: auto}, got true"),
+    ],
+)  # fmt: skip
+def test_a_fixed_precision_must_be_the_models(
+    config: dict[str, object], dtype: str, problem: str | None
+) -> None:
+    assert precision_problems(config, dtype) == ([f"deepspeed.{problem}"] if problem else [])
