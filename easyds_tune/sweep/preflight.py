@@ -25,6 +25,7 @@ from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.judge import RewardModelRewardSpec
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.sweep.check_training import dtype_problems, schedule_problems
 from easyds_tune.trial.quiet import quiet_libraries
 from easyds_tune.trial.records import SweepRecords, read_records
 from easyds_tune.trial.workbench import ENCODE, FIT
@@ -66,6 +67,7 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
     """
     quiet_libraries()
     problems = sweep_problems(spec) if new_folder else resource_problems(spec.resources)
+    problems += dtype_problems(spec)
     if new_folder:
         problems += _folder_problems(spec)
     records: SweepRecords | None = None
@@ -91,6 +93,7 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
     except ProblemsError as error:
         problems.extend(error.problems)
     collect(check_model, "model.model_name_or_path")
+    problems += schedule_problems(spec, model.fitting)
     for section, reward in _rewards(spec).items():
         collect(
             lambda reward=reward: (  # type: ignore[misc]

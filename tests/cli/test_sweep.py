@@ -201,6 +201,19 @@ def tokenizer_and_template() -> tuple[PreTrainedTokenizerBase, Template]:
     return tokenizer, choose_template(tokenizer, None)
 
 
+def test_what_would_fail_in_every_trial_is_refused_before_the_first(
+    sweep_refused: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    found = sweep_refused(
+        "model.dtype=float16", "training.lr_scheduler_type=cosine_with_min_lr", spec="ppo.yaml"
+    )
+    assert [problem.split(":")[0] for problem in found] == [
+        "model.dtype",
+        "training.lr_scheduler_type",
+    ]
+
+
 def test_an_existing_results_folder_is_refused(sweep_refused: Refusal, workspace: Path) -> None:
     (workspace / "results" / "dpo").mkdir(parents=True)
     problem = "exists already; choose another with --set name=..., or remove it"
