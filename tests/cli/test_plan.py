@@ -99,7 +99,7 @@ def test_a_wrong_field_is_refused_by_its_path(
         ("algorithm.ref_model_name_or_path=data/models/tiny-reward",
          "must be the policy's start, data/models/tiny-tutor, got data/models/tiny-reward"),
         ("algorithm.rollout_batch_size=60", "got 60 and 16 × 1; set rollout_batch_size: 64"),
-        ("algorithm.num_generations=3", "got 64 and 3; set rollout_batch_size: 66"),
+        ("algorithm.num_generations=3", "got 64 and 3; set rollout_batch_size: 96"),
         ("algorithm.advantage_estimator=grpo", "must be at least 2 for grpo, which compares"),
         ("model.lora_dropout=0.05", "model.lora_dropout: must be 0 for ppo, got 0.05"),
         ("algorithm.kl_coef=0", "algorithm.kl_coef: must be above 0 for the adaptive controller"),
