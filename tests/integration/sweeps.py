@@ -38,8 +38,8 @@ def spec_file(folder: Path, name: str, **changes: Any) -> Path:
         },
         "search_space": {
             "training.learning_rate": [1e-3, 1e30],
-            # Needs an argument that is not given: Transformers says so once the trial runs.
-            "training.lr_scheduler_type": ["linear", "cosine_with_min_lr"],
+            # Needs label smoothing, which is not given: TRL says so once the trial runs.
+            "algorithm.loss_type": ["sigmoid", "exo_pair"],
         },
         "search": {"num_trials": 4},
         "scheduler": {"type": "none"},

@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with one finished sweep in results/small."""
     folder = tmp_path_factory.mktemp("work")
     spec_file(folder, "small")
-    with command(folder, "sweep", "small.yaml", "--set", "seed=6") as (process, mark):
+    with command(folder, "sweep", "small.yaml", "--set", "seed=5") as (process, mark):
         code = process.wait(timeout=240)
         output = (folder / "output.txt").read_text(encoding="utf-8")
         assert code == 0, output
@@ -64,7 +64,7 @@ def test_the_folder_is_complete(sweep: Path) -> None:
     spec = (sweep / "spec.yaml").read_bytes()
     assert spec == (sweep.parents[1] / "small.yaml").read_bytes()
     resolved = json.loads((sweep / "spec.resolved.json").read_text(encoding="utf-8"))
-    assert resolved["spec"]["seed"] == 6
+    assert resolved["spec"]["seed"] == 5
     assert resolved["data_hashes"].keys() == {"train", "prompts"}
 
 
@@ -73,11 +73,11 @@ def test_trials_that_raise_are_failed_and_the_others_go_on(record: SweepRecord) 
     states = set()
     for trial in record.trials.values():
         states.add(trial.state)
-        if trial.params["training.lr_scheduler_type"] == "cosine_with_min_lr":
+        if trial.params["algorithm.loss_type"] == "exo_pair":
             assert trial.state is TrialState.FAILED
             assert trial.error is not None
             assert trial.error.type == "ValueError"
-            assert "min_lr" in trial.error.message
+            assert "Label smoothing" in trial.error.message
             assert trial.reports == []
         elif trial.params["training.learning_rate"] == 1e30:
             assert trial.state is TrialState.DIVERGED
