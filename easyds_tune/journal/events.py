@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from easyds_tune.errors import JournalError
+from easyds_tune.journal.bounds import Bound
 
 SCHEMA_VERSION = 1
 
@@ -29,9 +30,13 @@ _parse = json.JSONDecoder().raw_decode
 
 
 class TrialState(StrEnum):
-    """What a trial is or became; `RUNNING` and `INTERRUPTED` may still go on."""
+    """What a trial is or became; `RUNNING`, `PAUSED` and `INTERRUPTED` may still go on.
+
+    `PAUSED` waits at a rung, with a checkpoint, until it is promoted or the sweep is over.
+    """
 
     RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
     INTERRUPTED = "INTERRUPTED"
     COMPLETED = "COMPLETED"
     PRUNED = "PRUNED"
@@ -43,7 +48,7 @@ class TrialState(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether the trial will never run again."""
-        return self not in (TrialState.RUNNING, TrialState.INTERRUPTED)
+        return self not in (TrialState.RUNNING, TrialState.PAUSED, TrialState.INTERRUPTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,8 @@ class TrialError:
 class SweepEvent:
     """The first line of every journal. `space` maps a searched path to its domain, as
     ``{"type": "float" | "int", "low", "high", "log"}`` or ``{"type": "choice", "choice": [...]}``.
-    `max_steps` is the budget of one trial in steps; `created` is in unix seconds.
+    `max_steps` is the budget of one trial in steps; `created` is in unix seconds. Where a sweep has
+    several objectives, `objectives` holds them all and `objective` is the first.
     """
 
     name: str
@@ -76,17 +82,27 @@ class SweepEvent:
     max_steps: int
     created: float
     space: dict[str, dict[str, Any]] = field(default_factory=dict)
+    bounds: tuple[Bound, ...] = ()
+    objectives: tuple[Objective, ...] = ()
     version: int = SCHEMA_VERSION
+
+
+Source = Literal["default", "point", "sampler", "finals"]
+"""Who chose a configuration: the spec, a warm start, the sampler, or the finals that repeat it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SuggestEvent:
-    """A configuration was chosen for a new trial; `params` maps dotted paths to values."""
+    """A configuration was chosen for a new trial; `params` maps dotted paths to values.
+
+    `seed` is the trial's own where it is not the sweep's: a configuration trained once more.
+    """
 
     trial: str
     number: int
     params: dict[str, Any]
-    source: Literal["default", "sampler"]
+    source: Source
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +155,22 @@ class FinishEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class FinalistEvent:
+    """A checkpoint was judged anew, on prompts and draws that no decision has seen.
+
+    `values` has one number a prompt for each metric. The metric is their mean, or where `weights`
+    holds the metric too, their sum over the sum of the weights: nats over tokens for ``eval/kl``.
+    Prompts stand in one order for all finalists.
+    """
+
+    trial: str
+    step: int
+    checkpoint: str
+    values: dict[str, list[float]]
+    weights: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class FinalEvent:
     """The sweep ended. `winner` is a trial id, or None where no trial is fit to win."""
 
@@ -162,6 +194,7 @@ Event = (
     | CheckpointEvent
     | DecideEvent
     | FinishEvent
+    | FinalistEvent
     | FinalEvent
     | NoteEvent
 )
@@ -174,6 +207,7 @@ _KINDS: dict[str, type[Event]] = {
     "checkpoint": CheckpointEvent,
     "decide": DecideEvent,
     "finish": FinishEvent,
+    "finalist": FinalistEvent,
     "final": FinalEvent,
     "note": NoteEvent,
 }
@@ -238,6 +272,8 @@ def _decode_event(kind: str, fields: dict[str, Any]) -> Event:
         return ReportEvent(fields["trial"], fields["step"], metrics)
     if kind == "sweep":
         fields["objective"] = Objective(**fields["objective"])
+        fields["objectives"] = tuple(Objective(**o) for o in fields.get("objectives", ()))
+        fields["bounds"] = tuple(Bound(**bound) for bound in fields.get("bounds", ()))
     elif kind == "finish":
         fields["state"] = TrialState(fields["state"])
         if fields["error"] is not None:

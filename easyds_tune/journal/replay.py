@@ -5,18 +5,21 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from easyds_tune.errors import JournalError
+from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import (
     CheckpointEvent,
     DecideEvent,
     Entry,
     FinalEvent,
+    FinalistEvent,
     FinishEvent,
     NoteEvent,
     Objective,
     ReportEvent,
+    Source,
     StartEvent,
     SuggestEvent,
     SweepEvent,
@@ -53,8 +56,9 @@ class TrialRecord:
     id: str
     number: int
     params: dict[str, Any]
-    source: Literal["default", "sampler"]
+    source: Source
     suggested: float
+    seed: int | None = None  # the trial's own, None for the sweep's
     state: TrialState = TrialState.RUNNING
     attempt: int = 0
     reports: list[Report] = field(default_factory=list)  # by step, each step once
@@ -93,6 +97,9 @@ class SweepRecord:
     updated: float
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    bounds: tuple[Bound, ...] = ()
+    objectives: tuple[Objective, ...] = ()  # all of them; `objective` is the first
+    finalists: list[FinalistEvent] = field(default_factory=list)
     final: FinalEvent | None = None
     torn_bytes: int = 0  # left out at the end of the journal when it was read
     _metric_names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict, repr=False)
@@ -116,6 +123,8 @@ class SweepRecord:
             num_trials=event.num_trials,
             max_steps=event.max_steps,
             space=event.space,
+            bounds=event.bounds,
+            objectives=event.objectives or (event.objective,),
             created=event.created,
             updated=entry.time,
         )
@@ -141,6 +150,9 @@ class SweepRecord:
                 self._start(event, entry)
             case FinishEvent() as event:
                 self._finish(event, entry)
+            case FinalistEvent() as event:
+                self._trial(event.trial, entry)
+                self.finalists.append(event)
             case NoteEvent() as event:
                 self.notes.append(event.text)
             case FinalEvent() as event:
@@ -159,6 +171,7 @@ class SweepRecord:
             params=event.params,
             source=event.source,
             suggested=entry.time,
+            seed=event.seed,
         )
 
     def _start(self, event: StartEvent, entry: Entry) -> None:

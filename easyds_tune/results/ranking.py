@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from easyds_tune.journal.bounds import Bound, violation
 from easyds_tune.journal.events import Objective, TrialState
 from easyds_tune.journal.replay import Report, SweepRecord, TrialRecord
 
 DEFAULT_TRIAL_NUMBER = 0
 
-# A trial that ended in one of these never ranks above one that did not, whatever its score.
-_UNFIT_STATES = frozenset(
-    {TrialState.BOUNDED, TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialState.FAILED}
-)
+# A trial that ended in one of these never ranks above one that did not, whatever its score. One
+# that broke a bound may still win with a checkpoint from before it did.
+_UNFIT_STATES = frozenset({TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialState.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class RankedTrial:
     """A trial and its best report; all None for a trial without a finite objective.
 
     `stderr` is the objective's standard error where the trial reports one; `checkpoint` is the
-    best step's, relative to the sweep's folder.
+    best step's, relative to the sweep's folder; `violation` says how far the report lies outside
+    of the sweep's bounds, in widths of the bound, 0 inside.
     """
 
     trial: TrialRecord
@@ -31,11 +32,14 @@ class RankedTrial:
     value: float | None = None
     stderr: float | None = None
     checkpoint: str | None = None
+    violation: float = 0.0
 
     @property
     def is_fit(self) -> bool:
-        """Whether the trial may win: it has a value and did not fail or break a bound."""
-        return self.value is not None and self.trial.state not in _UNFIT_STATES
+        """Whether the trial may win: it has a report inside all bounds, and did not fail."""
+        return (
+            self.value is not None and self.violation == 0 and self.trial.state not in _UNFIT_STATES
+        )
 
 
 def stderr_name(metric: str) -> str:
@@ -54,31 +58,41 @@ def finite_metric(report: Report, metric: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def best_report(trial: TrialRecord, objective: Objective) -> Report | None:
-    """The report with the best finite objective, the earlier one in a tie.
+def best_report(
+    trial: TrialRecord, objective: Objective, bounds: tuple[Bound, ...] = ()
+) -> Report | None:
+    """The report with the best finite objective inside all bounds, the earlier one in a tie.
 
-    Where the trial has checkpoints only reports with one count: a score without its weights
-    cannot be deployed.
+    Where none is inside, the one that misses them least. Where the trial has checkpoints only
+    reports with one count: a score without its weights cannot be deployed.
     """
     with_checkpoint = [report for report in trial.reports if report.step in trial.checkpoints]
-    return _best_of(with_checkpoint, objective) or _best_of(trial.reports, objective)
+    return _best_of(with_checkpoint, objective, bounds) or _best_of(
+        trial.reports, objective, bounds
+    )
 
 
-def _best_of(reports: Iterable[Report], objective: Objective) -> Report | None:
+def _best_of(
+    reports: Iterable[Report], objective: Objective, bounds: tuple[Bound, ...]
+) -> Report | None:
+    sign = -1.0 if objective.mode == "max" else 1.0
     best: Report | None = None
-    best_value = 0.0
+    best_key = (0.0, 0.0)
     for report in reports:
         value = finite_metric(report, objective.metric)
         if value is None:
             continue
-        if best is None or improves(value, best_value, objective):
-            best, best_value = report, value
+        key = (violation(bounds, report.metrics) if bounds else 0.0, sign * value)
+        if best is None or key < best_key:
+            best, best_key = report, key
     return best
 
 
-def rank_trial(trial: TrialRecord, objective: Objective) -> RankedTrial:
+def rank_trial(
+    trial: TrialRecord, objective: Objective, bounds: tuple[Bound, ...] = ()
+) -> RankedTrial:
     """One trial at its best step."""
-    report = best_report(trial, objective)
+    report = best_report(trial, objective, bounds)
     if report is None:
         return RankedTrial(trial)
     return RankedTrial(
@@ -88,22 +102,27 @@ def rank_trial(trial: TrialRecord, objective: Objective) -> RankedTrial:
         value=report.metrics[objective.metric],
         stderr=finite_metric(report, stderr_name(objective.metric)),
         checkpoint=trial.checkpoints.get(report.step),
+        violation=violation(bounds, report.metrics),
     )
 
 
 def rank(record: SweepRecord) -> list[RankedTrial]:
     """All trials, best first: fit ones by value, then unfit ones, then those without a value.
 
-    Trials that tie keep the order in which they were suggested.
+    Unfit ones rank by how little they miss the bounds, then by value. Trials that tie keep the
+    order in which they were suggested.
     """
     sign = -1.0 if record.objective.mode == "max" else 1.0
 
-    def order(ranked: RankedTrial) -> tuple[int, float, int]:
+    def order(ranked: RankedTrial) -> tuple[int, float, float, int]:
         if ranked.value is None:
-            return 2, 0.0, ranked.trial.number
-        return (0 if ranked.is_fit else 1), sign * ranked.value, ranked.trial.number
+            return 2, 0.0, 0.0, ranked.trial.number
+        unfit = 0 if ranked.is_fit else 1
+        return unfit, ranked.violation, sign * ranked.value, ranked.trial.number
 
-    trials = (rank_trial(trial, record.objective) for trial in record.trials.values())
+    trials = (
+        rank_trial(trial, record.objective, record.bounds) for trial in record.trials.values()
+    )
     return sorted(trials, key=order)
 
 

@@ -13,6 +13,7 @@ STATE_STYLES = {
     TrialState.COMPLETED: "green",
     TrialState.RUNNING: "cyan",
     TrialState.PRUNED: "yellow",
+    TrialState.PAUSED: "yellow",
     TrialState.INTERRUPTED: "yellow",
     TrialState.BOUNDED: "red",
     TrialState.DIVERGED: "red",

@@ -71,5 +71,6 @@ def test_an_unknown_event_asks_whether_a_newer_release_wrote_it() -> None:
         decode_line(line)
 
 
-def test_only_running_and_interrupted_trials_may_go_on() -> None:
-    assert [state for state in TrialState if not state.is_final] == ["RUNNING", "INTERRUPTED"]
+def test_running_paused_and_interrupted_trials_may_go_on() -> None:
+    going_on = [state for state in TrialState if not state.is_final]
+    assert going_on == ["RUNNING", "PAUSED", "INTERRUPTED"]

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
 import pytest
 
 from easyds_tune.errors import JournalError
+from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import (
     CheckpointEvent,
     Entry,
     Event,
     FinalEvent,
+    FinalistEvent,
     FinishEvent,
     NoteEvent,
+    Objective,
     ReportEvent,
     StartEvent,
     SuggestEvent,
@@ -53,6 +57,38 @@ def test_a_replayed_sweep_holds_what_its_events_said(journal: Path) -> None:
     assert [(decision.by, decision.action) for decision in diverged.decisions] == [
         ("guard", "stop")
     ]
+
+
+def test_bounds_objectives_and_finalists_survive_the_journal(
+    tmp_path: Path, sweep_event: SweepEvent
+) -> None:
+    goals = (Objective("eval/reward", "max"), Objective("eval/kl", "min"))
+    bounds = (Bound("eval/kl", max=0.2, patience=2, hard=False),)
+    begin = dataclasses.replace(sweep_event, bounds=bounds, objectives=goals)
+    values = {"eval/reward": [0.5, 1.5], "eval/kl": [2.0, 3.0]}
+    finalist = FinalistEvent("000", 20, "trials/000/x", values, {"eval/kl": [20.0, 40.0]})
+    writer, _ = JournalWriter.create(tmp_path / "journal.jsonl", begin)
+    with writer:
+        writer.append(SuggestEvent("000", 0, {"training.learning_rate": 1e-4}, "finals", seed=7))
+        writer.append(finalist)
+    record = replay(read_events(tmp_path / "journal.jsonl"))
+    assert (record.bounds, record.objectives) == (bounds, goals)
+    assert record.finalists == [finalist]
+    assert (record.trials["000"].source, record.trials["000"].seed) == ("finals", 7)
+
+
+def test_a_paused_trial_goes_on_where_it_started_again(sweep_event: SweepEvent) -> None:
+    events = [
+        sweep_event,
+        SuggestEvent("000", 0, {}, "default"),
+        StartEvent("000", 1),
+        ReportEvent("000", 20, {"eval/reward": 0.5}),
+        FinishEvent("000", TrialState.PAUSED, 20, 3.0),
+    ]
+    assert replay(stamped(events)).trials["000"].state is TrialState.PAUSED
+    events += [StartEvent("000", 2), FinishEvent("000", TrialState.COMPLETED, 40, 4.0)]
+    trial = replay(stamped(events)).trials["000"]
+    assert (trial.state, trial.attempt, trial.seconds) == (TrialState.COMPLETED, 2, 7.0)
 
 
 def test_the_live_record_equals_the_replayed_one(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
+from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import (
     CheckpointEvent,
     Entry,
@@ -35,7 +36,13 @@ SPACE = {
 class SweepBuilder:
     """Collects events; `record` replays them. Event n happens at 1,000 + n seconds."""
 
-    def __init__(self, mode: Literal["max", "min"], metric: str, num_trials: int) -> None:
+    def __init__(
+        self,
+        mode: Literal["max", "min"],
+        metric: str,
+        num_trials: int,
+        bounds: tuple[Bound, ...],
+    ) -> None:
         self.events: list[Event] = [
             SweepEvent(
                 name="试验",
@@ -45,6 +52,7 @@ class SweepBuilder:
                 max_steps=40,
                 created=1000.0,
                 space=SPACE,
+                bounds=bounds,
             )
         ]
 
@@ -89,9 +97,12 @@ class SweepBuilder:
 @pytest.fixture
 def sweep() -> Callable[..., SweepBuilder]:
     def begin(
-        mode: Literal["max", "min"] = "max", metric: str = "eval/reward", num_trials: int = 8
+        mode: Literal["max", "min"] = "max",
+        metric: str = "eval/reward",
+        num_trials: int = 8,
+        bounds: tuple[Bound, ...] = (),
     ) -> SweepBuilder:
-        return SweepBuilder(mode, metric, num_trials)
+        return SweepBuilder(mode, metric, num_trials, bounds)
 
     return begin
 

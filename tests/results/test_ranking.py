@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import TrialState
 from easyds_tune.results.ranking import find_default, find_winner, rank
 
@@ -45,13 +46,48 @@ def test_a_non_finite_value_never_counts(sweep: Sweep, bad: float) -> None:
     ]
 
 
-@pytest.mark.parametrize("state", ["BOUNDED", "DIVERGED", "OUT_OF_MEMORY", "FAILED"])
+@pytest.mark.parametrize("state", ["DIVERGED", "OUT_OF_MEMORY", "FAILED"])
 def test_an_unfit_trial_never_ranks_above_a_finished_one(sweep: Sweep, state: str) -> None:
     builder = sweep().trial(scores(9), TrialState(state)).trial(scores(1)).trial({})
     assert [name for name, _, _ in order(builder)] == ["001", "000", "002"]
     winner = find_winner(rank(builder.record()))
     assert winner is not None
     assert winner.trial.id == "001"
+
+
+def judged(*pairs: tuple[float, float]) -> dict[int, dict[str, float]]:
+    """Reports of reward and KL, ten steps apart."""
+    return {
+        10 * (place + 1): {"eval/reward": reward, "eval/kl": kl}
+        for place, (reward, kl) in enumerate(pairs)
+    }
+
+
+KL = (Bound("eval/kl", max=0.2, from_step=1000),)
+
+
+def test_nothing_outside_of_a_bound_is_ever_first(sweep: Sweep) -> None:
+    builder = sweep(bounds=KL).trial(judged((9, 0.3))).trial(judged((1, 0.1)))
+    assert [name for name, _, _ in order(builder)] == ["001", "000"]
+    only = sweep(bounds=KL).trial(judged((9, 0.3)))
+    assert find_winner(rank(only.record())) is None
+
+
+def test_a_bounded_trial_counts_with_its_best_checkpoint_inside(sweep: Sweep) -> None:
+    rows = judged((1, 0.05), (4, 0.15), (9, 0.3))
+    builder = sweep(bounds=KL).trial(judged((3, 0.1))).trial(rows, TrialState.BOUNDED)
+    assert order(builder)[0] == ("001", 20, 4)
+
+
+def test_the_nearest_miss_is_first_among_the_infeasible(sweep: Sweep) -> None:
+    builder = sweep(bounds=KL).trial(judged((9, 0.5))).trial(judged((1, 0.3), (5, 0.21)))
+    assert order(builder) == [("001", 20, 5), ("000", 10, 9)]
+    assert rank(builder.record())[0].violation == pytest.approx(0.05)
+
+
+def test_a_bound_on_what_was_not_reported_is_broken(sweep: Sweep) -> None:
+    builder = sweep(bounds=KL).trial(scores(9))
+    assert not rank(builder.record())[0].is_fit
 
 
 def test_an_early_checkpoint_of_a_pruned_trial_can_win(sweep: Sweep) -> None:
