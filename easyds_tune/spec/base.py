@@ -38,6 +38,11 @@ class Spec(BaseModel):
         return {**raw, **switches}
 
 
+def written_fields(cls: type[BaseModel]) -> dict[str, Any]:
+    """The fields of a spec class by the names they have in the YAML."""
+    return {field.alias or name: field for name, field in cls.model_fields.items()}
+
+
 def _takes_numbers(cls: type[BaseModel], name: Any) -> bool:
     field = cls.model_fields.get(name)
     if field is None:

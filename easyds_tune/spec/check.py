@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.algorithm import PPOSpec
 from easyds_tune.spec.argument_names import COMMON, RESERVED, passed_on
-from easyds_tune.spec.base import Spec
+from easyds_tune.spec.base import Spec, written_fields
 from easyds_tune.spec.check_ppo import idle_searches, ppo_problems
 from easyds_tune.spec.data import DataSource, DataSpec
 from easyds_tune.spec.deepspeed import (
@@ -224,7 +224,7 @@ def _path_problem(spec: SweepSpec, path: str) -> str | None:
     head, _, rest = path.partition(".")
     model: type[BaseModel] | None = SweepSpec
     raw: Any = spec.model_dump()
-    if head in SweepSpec.model_fields and head not in SEARCHABLE:
+    if head in written_fields(SweepSpec) and head not in SEARCHABLE:
         return f"cannot be searched; what can be is under {', '.join(SEARCHABLE)}"
     for key in path.split("."):
         if model is None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.algorithm import PPOSpec
-from easyds_tune.spec.base import Spec
+from easyds_tune.spec.base import Spec, written_fields
 from easyds_tune.spec.check import (
     SEARCHABLE,
     fixed_because,
@@ -259,7 +259,7 @@ def parse_params(spec: SweepSpec, texts: list[str]) -> dict[str, Any]:
             problems.append(f"--params {text}: must look like algorithm.beta=0.2")
             continue
         head = path.partition(".")[0]
-        if fixed_because(path) or (head in SweepSpec.model_fields and head not in SEARCHABLE):
+        if fixed_because(path) or (head in written_fields(SweepSpec) and head not in SEARCHABLE):
             problems.append(f"--params {text}: {path} is no parameter of a trial; use --set {text}")
             continue
         raw[path] = read_yaml(value, f"--params {path}")

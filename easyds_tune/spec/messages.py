@@ -10,9 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from easyds_tune.spec.base import written_fields
 from easyds_tune.spec.sweep import SweepSpec
 
-PARAM_KEYS = ["low", "high", "log", "step", "choice", "type"]
+PARAM_KEYS = ["low", "high", "log", "step", "choice", "type", "when"]
+BOUND_KEYS = ["min", "max", "from_step", "patience", "hard"]
 RULES = {
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
@@ -65,7 +67,7 @@ def shown(value: object) -> str:
 
 def model_at(model: type[BaseModel], key: str, raw: Any = None) -> type[BaseModel] | None:
     """The spec class of a field, told apart by `type` where there are several."""
-    field = model.model_fields.get(key)
+    field = written_fields(model).get(key)
     if field is None:
         return None
     classes = list(_spec_classes(field.annotation))
@@ -101,7 +103,8 @@ def _path_and_model(
         parts.append(str(key))
         if not last:
             raw = raw[key]
-            model = model_at(model, str(key), raw) if model else None
+            if not isinstance(key, int):  # the items of a list are of one class
+                model = model_at(model, key, raw) if model else None
     return ".".join(parts), model
 
 
@@ -148,6 +151,8 @@ def _told(item: dict[str, Any], path: str, model: type[BaseModel] | None) -> tup
     if kind == "model_attributes_type" and path.startswith("search_space."):
         rule = "must be a range such as {low: 1, high: 8} or a list of values"
         return path, rule, f", got {shown(value)}"
+    if kind == "model_type" and path.startswith("bounds."):
+        return path, "must be a bound such as {max: 0.2}", f", got {shown(value)}"
     limits = {
         name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit
         for name, limit in context.items()
@@ -166,11 +171,13 @@ def _other_keys(path: str, word: str, model: type[BaseModel] | None) -> str:
     """What an unknown key was probably meant to be, or what there is."""
     if path.startswith("search_space."):
         return did_you_mean(word, PARAM_KEYS) or f"; a range has {', '.join(PARAM_KEYS)}"
-    known = list(model.model_fields) if model else []
+    if path.startswith("bounds."):
+        return did_you_mean(word, BOUND_KEYS) or f"; a bound has {', '.join(BOUND_KEYS)}"
+    known = list(written_fields(model)) if model else []
     near = did_you_mean(word, known)
     if near or not known:
         return near
-    for section, field in SweepSpec.model_fields.items():
+    for section, field in written_fields(SweepSpec).items():
         # The same path is a field of another algorithm.
         elsewhere = f"{section}.{word}" != path
         if elsewhere and any(word in cls.model_fields for cls in _spec_classes(field.annotation)):

@@ -12,7 +12,14 @@ LOWER_IS_BETTER = ("eval/loss", "eval/kl")
 """What the metrics begin with that are better when lower."""
 
 
-class FloatParam(Spec):
+class _Searched(Spec):
+    """What all kinds of parameters share."""
+
+    when: dict[str, Any] | None = Field(None, min_length=1)
+    """Searched only while other searched fields have these values: {field: value or values}."""
+
+
+class FloatParam(_Searched):
     """A real number between two bounds."""
 
     type: Literal["float"] = "float"
@@ -36,7 +43,7 @@ class FloatParam(Spec):
         return [self.low, self.high]
 
 
-class IntParam(Spec):
+class IntParam(_Searched):
     """A whole number between two bounds."""
 
     type: Literal["int"]
@@ -60,7 +67,7 @@ class IntParam(Spec):
         return [self.low, self.high]
 
 
-class ChoiceParam(Spec):
+class ChoiceParam(_Searched):
     """One of several values, in no order."""
 
     type: Literal["choice"] = "choice"
@@ -114,19 +121,28 @@ class SearchSpec(Spec):
 
     num_trials: int = Field(16, ge=1, le=1_000_000)
     """Trials in total, the default configuration (trial 0) included."""
-    sampler: Literal["tpe", "random"] = "tpe"
-    """`tpe` learns from the finished trials; `random` does not."""
+    sampler: Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"] = "tpe"
+    """`tpe`, `gp`, `cmaes` and `nsga2` learn from the trials so far; `qmc` and `random` spread out;
+    `grid` goes through every combination."""
     startup_trials: int = Field(5, ge=1, le=LARGEST)
-    """Random trials before `tpe` starts to learn."""
+    """Random trials before `tpe`, `gp` or `cmaes` starts to learn."""
+    points: tuple[dict[str, Any], ...] = ()
+    """Configurations to try right after trial 0: {field: value}; a missing one is the default's."""
+    points_from: str | None = Field(None, min_length=1)
+    """An earlier sweep's name or folder, whose best feasible configurations are tried early."""
+    num_points_from: int = Field(3, ge=1, le=1000)
+    """How many of them."""
 
 
 class SchedulerSpec(Spec):
     """What stops trials early. Rungs are in steps."""
 
-    type: Literal["asha", "none"] = "asha"
-    """`asha` stops the worse trials at each rung; `none` lets every trial run to its end."""
+    type: Literal["auto", "asha", "asha_stop", "halving", "median", "none"] = "auto"
+    """`asha` lets a trial wait at each rung until it is among the best; `asha_stop` stops it there
+    and then; `halving` waits for all of a rung; `median` stops what is worse than the middle one;
+    `none` lets every trial run to its end. `auto` is halving for 4 slots or fewer, else asha."""
     grace_period: int | None = Field(None, ge=1, le=LARGEST)
-    """The first rung, in steps; null is the first evaluation."""
+    """The first rung, in steps; null lays the rungs by the budget and the number of trials."""
     reduction_factor: float = Field(3, ge=2)
     """At each rung the best 1 / reduction_factor go on; rungs grow by the same factor."""
 

@@ -7,15 +7,26 @@ import math
 import typing
 from typing import Any
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from easyds_tune.spec.algorithm import AlgorithmSpec
 from easyds_tune.spec.base import LARGEST_SEED, Spec
+from easyds_tune.spec.bounds import BoundSpec
+from easyds_tune.spec.conditions import active_paths
 from easyds_tune.spec.data import DataSpec
+from easyds_tune.spec.finals import FinalsSpec
 from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.resources import ResourcesSpec
 from easyds_tune.spec.search import ObjectiveSpec, Param, SchedulerSpec, SearchSpec, param_kind
+from easyds_tune.spec.stop import StopSpec
 from easyds_tune.spec.training import TrainingSpec
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
@@ -66,6 +77,8 @@ class Budget(Spec):
 class SweepSpec(Spec):
     """Everything a person may write about one sweep."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     name: str
     """Name of the sweep and of its folder; the file's name without its ending by default."""
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
@@ -84,12 +97,21 @@ class SweepSpec(Spec):
     """zero0, zero1, zero2, zero3, a JSON file, or a DeepSpeed config written here."""
     search_space: dict[str, Param] = Field(default_factory=dict)
     """Dotted field of this spec -> values to search; or the name of a file in search_spaces/."""
+    space_file: str | None = Field(None, min_length=1)
+    """A Python file with `search_space(trial)`, Optuna's define-by-run; instead of search_space."""
     search: SearchSpec = SearchSpec()
     """How many trials, and what proposes them."""
     scheduler: SchedulerSpec = SchedulerSpec()
     """What stops trials early."""
-    objective: ObjectiveSpec
-    """What makes one trial better; eval/reward, or eval/accuracy for a reward model."""
+    objectives: tuple[ObjectiveSpec, ...] = Field(alias="objective")
+    """What makes one trial better, or a list of several; eval/reward, or eval/accuracy for a reward
+    model. The first one ranks; several have a Pareto front."""
+    bounds: dict[str, tuple[BoundSpec, ...]] = Field(default_factory=dict)
+    """Metric -> its bound, or a list of them: outside of it no trial is fit to be deployed."""
+    stop: StopSpec = StopSpec()
+    """What ends the search, besides search.num_trials."""
+    finals: FinalsSpec | None = FinalsSpec()
+    """How the best checkpoints are judged anew; null, and always without a judge: not at all."""
     resources: ResourcesSpec = ResourcesSpec()
     """The slot of one trial."""
     output: OutputSpec = OutputSpec()
@@ -103,6 +125,37 @@ class SweepSpec(Spec):
             is_rm = isinstance(algorithm, dict) and algorithm.get("type") == "rm"
             return {**raw, "objective": {"metric": "eval/accuracy" if is_rm else "eval/reward"}}
         return raw
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_finals_without_a_judge(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and "finals" not in raw and raw.get("judge") is None:
+            return {**raw, "finals": None}
+        return raw
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, objectives: Any) -> Any:
+        if isinstance(objectives, list | tuple) and not objectives:
+            raise ValueError("must name a metric, got an empty list; remove it for the default")
+        return objectives if isinstance(objectives, list | tuple) else [objectives]
+
+    @field_serializer("objectives")
+    def _one_is_no_list(self, objectives: tuple[ObjectiveSpec, ...]) -> Any:
+        dumped = [objective.model_dump() for objective in objectives]
+        return dumped[0] if len(dumped) == 1 else dumped
+
+    @field_validator("bounds", mode="before")
+    @classmethod
+    def _one_bound_is_a_list(cls, bounds: Any) -> Any:
+        if not isinstance(bounds, dict):
+            return bounds
+        if empty := [metric for metric, bound in bounds.items() if bound in ([], ())]:
+            raise ValueError(f"must give {empty[0]} a bound, got an empty list; remove it")
+        return {
+            metric: bound if isinstance(bound, list | tuple) else [bound]
+            for metric, bound in bounds.items()
+        }
 
     @field_validator("name")
     @classmethod
@@ -127,6 +180,11 @@ class SweepSpec(Spec):
         }
 
     @property
+    def objective(self) -> ObjectiveSpec:
+        """The first objective, which ranks trials."""
+        return self.objectives[0]
+
+    @property
     def searches_batch(self) -> bool:
         """Whether the effective batch differs between trials; budgets are then in examples."""
         return any(field in self.search_space for field in batch_fields(self.algorithm))
@@ -142,9 +200,14 @@ class SweepSpec(Spec):
         return "examples" if self.searches_batch else "global_step"
 
     def default_params(self) -> dict[str, Any]:
-        """The searched fields as the spec itself sets them: the parameters of trial 0."""
+        """The searched fields as the spec itself sets them: the parameters of trial 0.
+
+        A field whose `when` does not hold is left out.
+        """
         raw = self.model_dump()
-        return {path: get_path(raw, path) for path in self.search_space}
+        params = {path: get_path(raw, path) for path in self.search_space}
+        active = set(active_paths(self.search_space, params))
+        return {path: value for path, value in params.items() if path in active}
 
     def with_params(self, params: dict[str, Any]) -> SweepSpec:
         """This spec with some fields replaced; raises pydantic's error where one is refused."""

@@ -20,6 +20,7 @@ from easyds_tune.models.stack import with_policy_adapter
 from easyds_tune.models.start import load_start_tokenizer, start_of
 from easyds_tune.rewards.check import check_reward_model
 from easyds_tune.spec.algorithm import PPOSpec, length_field, length_limit
+from easyds_tune.spec.base import written_fields
 from easyds_tune.spec.check import NEEDS_HELD_OUT, is_local_path, sweep_problems
 from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.judge import RewardModelRewardSpec
@@ -32,7 +33,7 @@ from easyds_tune.trial.workbench import ENCODE, FIT
 
 CLASSIFIER = "ForSequenceClassification"
 """How Transformers' class names of reward models end."""
-SECTIONS = tuple(f"{name}." for name in SweepSpec.model_fields)
+SECTIONS = tuple(f"{name}." for name in written_fields(SweepSpec))
 """What a problem opens with that says itself where in the spec it is."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
                    "vocab.txt", "spiece.model", "sentencepiece.bpe.model")  # fmt: skip

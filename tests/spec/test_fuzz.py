@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from easyds_tune.errors import DataError, SpecError
 from easyds_tune.spec.algorithm import PPOSpec
+from easyds_tune.spec.base import written_fields
 from easyds_tune.spec.load import load_sweep, parse_params, read_yaml
 from easyds_tune.spec.rungs import rungs
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
@@ -59,7 +60,7 @@ FIELDS = st.sampled_from(
      for name in getattr(field.annotation, "model_fields", {"type": None, "loss_type": None})]
     + [f"algorithm.{name}" for name in PPOSpec.model_fields]
     + [f"search_space.algorithm.{name}" for name in PPOSpec.model_fields]
-    + list(SweepSpec.model_fields)
+    + list(written_fields(SweepSpec))
     + ["search_space.training.learning_rate", "search_space.algorithm.beta", "model", "a.b.c"]
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from easyds_tune.spec.rungs import rungs
+from easyds_tune.spec.rungs import rungs, scheduler_type
 from easyds_tune.spec.sweep import SweepSpec
 
 Make = Callable[..., SweepSpec]
@@ -14,7 +14,6 @@ Make = Callable[..., SweepSpec]
 @pytest.mark.parametrize(
     ("scheduler", "expected"),
     [
-        ({}, [10]),  # the first evaluation; 10 × 3 is the end itself
         ({"grace_period": 3}, [3, 9, 27]),
         ({"grace_period": 5, "reduction_factor": 2}, [5, 10, 20]),
         ({"grace_period": 4, "reduction_factor": 2.5}, [4, 10, 25]),
@@ -26,6 +25,49 @@ def test_rungs_grow_by_the_factor_and_stay_below_the_budget(
     spec: Make, scheduler: dict[str, Any], expected: list[int]
 ) -> None:
     assert rungs(spec(scheduler=scheduler)) == expected
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "factor", "expected"),
+    [
+        (2, 3, []),  # no third of two trials
+        (3, 3, [40]),  # 100 / 3, at the next evaluation
+        (8, 3, [40]),
+        (9, 3, [20, 40]),  # 100 / 9 and 100 / 3
+        (27, 3, [10, 20, 40]),
+        (81, 3, [10, 20, 40]),  # 100 / 81 and 100 / 27 are before the first evaluation
+        (16, 2, [10, 20, 30, 50]),
+        (16, 100, []),
+    ],
+)
+def test_without_a_grace_period_the_rungs_are_as_many_as_the_trials_allow(
+    spec: Make, num_trials: int, factor: float, expected: list[int]
+) -> None:
+    fields = {"search.num_trials": num_trials, "scheduler.reduction_factor": factor}
+    assert rungs(spec(training={"max_steps": 100, "eval_steps": 10}, **fields)) == expected
+
+
+def test_a_rung_is_never_at_the_end_nor_between_evaluations(spec: Make) -> None:
+    assert rungs(spec(training={"max_steps": 30, "eval_steps": 15})) == [15]
+    assert rungs(spec(training={"max_steps": 30, "eval_steps": 30})) == []
+    assert rungs(spec(training={"max_steps": 0})) == []
+
+
+def test_the_median_is_asked_at_every_evaluation_from_the_grace_period_on(spec: Make) -> None:
+    training = {"max_steps": 30, "eval_steps": 5}
+    assert list(rungs(spec(training=training, scheduler={"type": "median"}))) == [5, 10, 15, 20, 25]
+    late = {"type": "median", "grace_period": 12}
+    assert list(rungs(spec(training=training, scheduler=late))) == [15, 20, 25]
+
+
+@pytest.mark.parametrize(("slots", "expected"), [(1, "halving"), (4, "halving"), (5, "asha")])
+def test_few_slots_wait_for_all_trials_of_a_rung(spec: Make, slots: int, expected: str) -> None:
+    assert scheduler_type(spec(), slots) == expected
+    assert scheduler_type(spec(scheduler={"type": "median"}), slots) == "median"
+
+
+def test_the_slots_are_this_machines_if_none_are_given(spec: Make) -> None:
+    assert scheduler_type(spec(resources={"max_concurrent": 1})) == "halving"
 
 
 def test_rungs_are_in_examples_where_the_batch_is_searched(spec: Make) -> None:
@@ -40,5 +82,5 @@ def test_rungs_are_in_examples_where_the_batch_is_searched(spec: Make) -> None:
 
 
 def test_rungs_of_a_budget_in_epochs_need_the_records(spec: Make) -> None:
-    # 800 / 8 = 100 steps, evaluated every 20: rungs at 20 and 60.
-    assert rungs(spec(training={"num_train_epochs": 1}), 800) == [20, 60]
+    # 800 / 8 = 100 steps, evaluated every 20: rungs after 100 / 9 and 100 / 3.
+    assert rungs(spec(training={"num_train_epochs": 1}), 800) == [20, 40]
