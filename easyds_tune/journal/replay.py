@@ -44,6 +44,10 @@ class Report(NamedTuple):
         """Name to value, NaN and infinity included."""
         return dict(zip(self.names, self.values, strict=True))
 
+    def get(self, name: str, default: float) -> float:
+        """One value, without the others."""
+        return self.values[self.names.index(name)] if name in self.names else default
+
 
 @dataclass(slots=True)
 class TrialRecord:
@@ -66,6 +70,7 @@ class TrialRecord:
     decisions: list[DecideEvent] = field(default_factory=list)
     error: TrialError | None = None
     started: float | None = None
+    resumed: float | None = None  # when its newest attempt began
     ended: float | None = None
     seconds: float = 0.0
 
@@ -180,6 +185,7 @@ class SweepRecord:
         trial.state = TrialState.RUNNING
         trial.attempt = event.attempt
         trial.error = trial.ended = None
+        trial.resumed = entry.time
         if trial.started is None:
             trial.started = entry.time
 
