@@ -1,0 +1,1 @@
+"""Decisions of a sweep: folds over its journal, without Ray and torch."""
