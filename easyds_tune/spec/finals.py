@@ -14,7 +14,8 @@ class FinalsSpec(Spec):
     top: int = Field(5, ge=1, le=1000)
     """Checkpoints that enter the finals, of any trial and step; the default's best comes on top."""
     prompts: DataSource | None = None
-    """Fresh prompts; null takes those of judge.prompts that follow the judge's own."""
+    """Fresh prompts; null takes those of judge.prompts that follow the judge's own. Where held-out
+    records are the measure (a reward model, eval/loss), half of them is kept for the finals."""
     num_prompts: int | None = Field(None, ge=4, le=LARGEST)
     """How many of them, half to pick the winner and half to report it; null is twice the judge's
     number, or as many as there are."""

@@ -126,12 +126,12 @@ def _open_workbench(setting: SweepSetting) -> Workbench:
     os.chdir(setting.working_folder)
     tempfile.tempdir = setting.scratch
     from easyds_tune.trial.quiet import quiet_libraries
-    from easyds_tune.trial.records import read_records
+    from easyds_tune.trial.records import records_of
     from easyds_tune.trial.workbench import open_workbench
 
     quiet_libraries()
     spec = setting.spec
-    records = read_records(spec.data, spec.algorithm.type, spec.judge)
+    records = records_of(spec)
     if records.hashes != setting.hashes:
         raise DataError(["the data files have changed since the sweep began; start it anew"])
     return open_workbench(spec, records, setting.gpus, setting.threads)

@@ -19,7 +19,7 @@ from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.rungs import rungs
 from easyds_tune.spec.sweep import SweepSpec
-from easyds_tune.trial.records import SweepRecords, read_records
+from easyds_tune.trial.records import SweepRecords, records_of
 
 WEIGHT_BYTES = 4
 """Bytes of a saved weight."""
@@ -36,7 +36,7 @@ def plan_text(spec: SweepSpec) -> str:
     """
     problems = sweep_problems(spec)
     try:
-        records = read_records(spec.data, spec.algorithm.type, spec.judge)
+        records = records_of(spec)
     except DataError as error:
         problems += error.problems
     if problems:

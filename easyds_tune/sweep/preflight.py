@@ -28,7 +28,7 @@ from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.check_training import dtype_problems, schedule_problems
 from easyds_tune.trial.quiet import quiet_libraries
-from easyds_tune.trial.records import SweepRecords, read_records
+from easyds_tune.trial.records import SweepRecords, records_of
 from easyds_tune.trial.workbench import ENCODE, FIT
 
 CLASSIFIER = "ForSequenceClassification"
@@ -90,7 +90,7 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
         return model.problems
 
     try:
-        records = read_records(spec.data, spec.algorithm.type, spec.judge)
+        records = records_of(spec)
     except ProblemsError as error:
         problems.extend(error.problems)
     collect(check_model, "model.model_name_or_path")
@@ -194,6 +194,9 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     if spec.judge is not None and limit is not None:
         room = check_room(records.prompts, encoder, spec.judge.max_new_tokens, limit)
         problems += [f"judge.prompts: {problem}" for problem in room]
+        room = check_room(records.finals_prompts, encoder, spec.judge.max_new_tokens, limit)
+        section = "judge" if spec.finals is None or spec.finals.prompts is None else "finals"
+        problems += [f"{section}.prompts: {problem}" for problem in room]
     checked = _check_lengths(spec, records, encoder, limit)
     return replace(checked, problems=problems + checked.problems)
 

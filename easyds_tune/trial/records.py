@@ -1,4 +1,4 @@
-"""The records of a sweep, read once: what trains, what is held out, what the judge asks."""
+"""The records of a sweep, read once: what trains, what is held out, what judge and finals ask."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from easyds_tune.data.records import Kind, Prompt, Record, content_hash, prompt_
 from easyds_tune.data.split import remove_overlap, split_held_out
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSpec
+from easyds_tune.spec.finals import FinalsSpec
 from easyds_tune.spec.judge import JudgeSpec
+from easyds_tune.spec.sweep import SweepSpec
 
 KINDS: dict[str, Kind] = {"sft": "conversations", "rm": "preferences", "dpo": "preferences",
                           "ppo": "prompts"}  # fmt: skip
 HOLDS_OUT = ("sft", "rm")
 """Algorithms with a loss or accuracy of their own on held-out records."""
+FEWEST_FINALS = 16
+"""Prompts or held-out records below which finals are not worth their intervals."""
+BIASED = "best then shows the search's own number, which is biased upward"
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,34 @@ class SweepRecords:
     """What was left out and why, in words."""
     hashes: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the records of each part."""
+    finals_prompts: list[Prompt] = field(default_factory=list)
+    """What the judge asks in the finals, and nobody before."""
+    finals_held_out: list[Record] = field(default_factory=list)
+    """Held-out records that the search never sees, where its objective is measured on such."""
+
+    @property
+    def hold_finals(self) -> bool:
+        """Whether there is anything to judge finalists on."""
+        return bool(self.finals_prompts or self.finals_held_out)
 
 
-def read_records(data: DataSpec, algorithm: str, judge: JudgeSpec | None) -> SweepRecords:
+def records_of(spec: SweepSpec) -> SweepRecords:
+    """The records of a sweep with those of its finals; as `read_records`."""
+    return read_records(
+        spec.data, spec.algorithm.type, spec.judge, spec.finals, spec.objective.metric
+    )
+
+
+def read_records(
+    data: DataSpec,
+    algorithm: str,
+    judge: JudgeSpec | None,
+    finals: FinalsSpec | None = None,
+    objective: str = "eval/reward",
+) -> SweepRecords:
     """Read, split and clean the records of a sweep; the order of calls changes nothing.
 
+    objective: decides whether the finals need held-out records or prompts.
     Raises DataError with the problems of all sources together.
     """
     problems: list[str] = []
@@ -56,17 +84,16 @@ def read_records(data: DataSpec, algorithm: str, judge: JudgeSpec | None) -> Swe
         else:
             train, held_out = split_held_out(train, data.eval_fraction)
     prompts: list[Prompt] = []
+    spare: list[Prompt] = []
     if judge is not None:
         asked = collect("judge.prompts", judge.prompts, "prompts")
         prompts, removed = remove_overlap(train, asked)  # type: ignore[arg-type]
         if removed:
             notes.append(f"judge.prompts: {removed} removed, they are in the training data")
-        distinct: dict[str, Prompt] = {}
-        for prompt in prompts:
-            distinct.setdefault(prompt_key(prompt.messages), prompt)
+        distinct = _distinct(prompts)
         if repeated := len(prompts) - len(distinct):
             notes.append(f"judge.prompts: {repeated} removed, they repeat an earlier one")
-        prompts = list(distinct.values())[: judge.num_prompts]
+        prompts, spare = distinct[: judge.num_prompts], distinct[judge.num_prompts :]
         if len(prompts) < judge.num_prompts:
             notes.append(f"judge.prompts: {len(prompts)} of the {judge.num_prompts} asked for")
         if asked and len(prompts) < 2:
@@ -74,6 +101,38 @@ def read_records(data: DataSpec, algorithm: str, judge: JudgeSpec | None) -> Swe
                 f"judge.prompts: at least 2 prompts must not be in the training data, got "
                 f"{len(prompts)} of {len(asked)}; add held-out prompts"
             )
+    finals_prompts: list[Prompt] = []
+    finals_held_out: list[Record] = []
+    on_held_out = algorithm == "rm" or objective == "eval/loss"
+    if finals is not None and on_held_out and held_out:
+        held_out, finals_held_out = _halve(held_out, finals, notes)
+    if finals is not None and judge is not None and not problems:
+        if finals.prompts is not None:
+            asked = collect("finals.prompts", finals.prompts, "prompts")
+            fresh, removed = remove_overlap([*train, *prompts], asked)  # type: ignore[arg-type]
+            spare = _distinct(fresh)
+            if removed := len(asked) - len(spare):
+                notes.append(
+                    f"finals.prompts: {removed} removed, they are in the training data or the "
+                    "judge's, or repeat an earlier one"
+                )
+        wanted = finals.num_prompts or 2 * judge.num_prompts
+        finals_prompts = spare[:wanted]
+        fewest = min(FEWEST_FINALS, finals.num_prompts or FEWEST_FINALS)
+        if len(finals_prompts) < fewest:
+            if finals.prompts is not None and not problems:
+                problems.append(
+                    f"finals.prompts: at least {fewest} prompts must be left that are neither in "
+                    f"the training data nor the judge's, got {len(finals_prompts)}; add prompts"
+                )
+            elif not on_held_out:
+                notes.append(
+                    f"finals: no finals, {len(finals_prompts)} prompts are left beyond the judge's "
+                    f"and {fewest} are needed; {BIASED}; give finals.prompts"
+                )
+            finals_prompts = []
+        elif finals.num_prompts is not None and len(finals_prompts) < finals.num_prompts:
+            notes.append(f"finals: {len(finals_prompts)} of the {wanted} prompts asked for")
     if algorithm == "rm" and train and len(held_out) < 2:
         problems.append(
             "data.eval: a reward model is judged on at least 2 held-out pairs, got "
@@ -81,6 +140,36 @@ def read_records(data: DataSpec, algorithm: str, judge: JudgeSpec | None) -> Swe
         )
     if problems:
         raise DataError(problems)
-    parts = {"train": train, "held_out": held_out, "prompts": prompts}
+    parts = {
+        "train": train,
+        "held_out": held_out,
+        "prompts": prompts,
+        "finals_prompts": finals_prompts,
+        "finals_held_out": finals_held_out,
+    }
     hashes = {name: content_hash(part) for name, part in parts.items() if part}
-    return SweepRecords(train, held_out, prompts, notes, hashes)
+    return SweepRecords(train, held_out, prompts, notes, hashes, finals_prompts, finals_held_out)
+
+
+def _distinct(prompts: list[Prompt]) -> list[Prompt]:
+    """The first of each that ask the same."""
+    first: dict[str, Prompt] = {}
+    for prompt in prompts:
+        first.setdefault(prompt_key(prompt.messages), prompt)
+    return list(first.values())
+
+
+def _halve(
+    held_out: list[Record], finals: FinalsSpec, notes: list[str]
+) -> tuple[list[Record], list[Record]]:
+    """(what the search is measured on, what the finals are): half each, or as finals ask."""
+    share = min(0.5, (finals.num_prompts or len(held_out)) / len(held_out))
+    search, kept = split_held_out(held_out, share, seed=1)
+    fewest = min(FEWEST_FINALS, finals.num_prompts or FEWEST_FINALS)
+    if len(kept) < fewest or len(search) < fewest:
+        notes.append(
+            f"finals: no finals, half of {len(held_out)} held-out records is fewer than {fewest}; "
+            f"{BIASED}; give data.eval or a larger eval_fraction"
+        )
+        return held_out, []
+    return search, kept
