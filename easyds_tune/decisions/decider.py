@@ -11,21 +11,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from easyds_tune.decisions.finals import choose_finalists, retrainings
 from easyds_tune.decisions.guard import inspect
 from easyds_tune.decisions.rules import Rules
 from easyds_tune.decisions.schedulers import Action, make_scheduler
 from easyds_tune.decisions.stop import reason_to_stop
 from easyds_tune.journal.events import Source, TrialState
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
-from easyds_tune.results.ranking import rank
 
 Suggest = Callable[[int, SweepRecord], Mapping[str, Any] | None]
 """(number, record) -> the parameters of the trial of that number; None where there are no more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """A new trial should begin."""
+class New:
+    """A new trial should begin: ask `propose` which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The configuration of a new trial."""
 
     number: int
     params: dict[str, Any]
@@ -54,7 +59,7 @@ class Over:
     reason: str
 
 
-Next = Start | Promote | Wait | Over
+Next = New | Promote | Wait | Over
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +138,22 @@ class Decider:
             may_start = self._may_start()
             if found := self._scheduler.promotion(self.record, may_start):
                 return Promote(found[0], self._scheduler.name, found[1])
-            if may_start and (start := self._start()):
-                return start
-            if running:
-                return Wait()
-            if start := self._start_again():
-                return start
-            return Over("all trials have ended")
+            if may_start:
+                return New()
         if any(trial.source != "finals" for trial in running):
             return Wait()
-        return self._start_again() or (Wait() if running else Over(reason))
+        if self._retraining() is not None:
+            return New()
+        return Wait() if running else Over(reason or "all trials have ended")
 
-    @property
-    def is_search_over(self) -> bool:
-        """Whether nothing but the finals is left, by a rule that ended the search early."""
-        return self._ended is not None
+    def propose(self) -> Proposal | None:
+        """The configuration of the trial that `next` wants begun.
+
+        None where a grid has no more points: ask `next` again.
+        """
+        if self._ended is None and self._may_start():
+            return self._proposal()
+        return self._retraining()
 
     def _reason_to_end(self, now: float) -> str | None:
         if self._ended is None:
@@ -160,31 +166,28 @@ class Decider:
     def _may_start(self) -> bool:
         return not self._is_out_of_points and self._searched() < self.rules.num_trials
 
-    def _start(self) -> Start | None:
+    def _proposal(self) -> Proposal | None:
         number = len(self.record.trials)
         if number == 0:
-            return Start(0, dict(self.default), "default")
+            return Proposal(0, dict(self.default), "default")
         if number <= len(self.points):
-            return Start(number, dict(self.points[number - 1]), "point")
+            return Proposal(number, dict(self.points[number - 1]), "point")
         params = self.suggest(number, self.record)
         if params is None:
             self._is_out_of_points = True
             return None
-        return Start(number, dict(params), "sampler")
+        return Proposal(number, dict(params), "sampler")
 
-    def _start_again(self) -> Start | None:
-        """The next retraining of a configuration that goes to the finals, on a seed of its own."""
+    def _retraining(self) -> Proposal | None:
+        """The next configuration that the finals want trained again, on a seed of its own."""
         if not self.rules.seeds:
             return None
-        again = sum(trial.source == "finals" for trial in self.record.trials.values())
-        best = [entry.trial for entry in rank(self.record) if entry.is_fit]
-        best = [trial for trial in best if trial.source != "finals"][: self.rules.top]
-        wanted = [(t.params, k) for k in range(1, self.rules.seeds + 1) for t in best]
-        if again >= len(wanted):
+        finalists = choose_finalists(self.record, self.rules.top)
+        left = retrainings(self.record, finalists, self.rules.seeds, self.rules.seed)
+        if not left:
             return None
-        params, copy = wanted[again]
-        seed = self.rules.seed + 1000 * copy
-        return Start(len(self.record.trials), dict(params), "finals", seed)
+        number = len(self.record.trials)
+        return Proposal(number, dict(left[0].params), "finals", left[0].seed)
 
     def _progress(self, trial: TrialRecord, step: int) -> int:
         """A step in the unit of the rungs."""

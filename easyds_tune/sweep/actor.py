@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from easyds_tune.trial.workbench import Workbench
 
 
+PAUSED_AT = "paused_at.txt"
+"""What Tune keeps of a paused trial: the path of our own checkpoint."""
+
+
 @dataclass(frozen=True)
 class SweepSetting:
     """What every worker of a sweep is told once.
@@ -43,6 +47,7 @@ class TrialActor(tune.Trainable):
     """A Tune trainable: each `step` trains to the next evaluation and returns its report.
 
     Tune reuses the actor for the next trial, so base, tokenizer, data and judge are loaded once.
+    A trial that was paused goes on from the checkpoint of its newest report, on whatever actor.
     An exception ends the actor; Tune starts a fresh one for the next trial.
     """
 
@@ -63,16 +68,19 @@ class TrialActor(tune.Trainable):
 
     def _take(self, config: dict[str, Any]) -> None:
         setting = self._setting
-        self._trial = trial_spec(
-            setting.spec, config["trial"], config["params"], setting.train_records
-        )
-        self._trial_folder = Path(setting.folder) / "trials" / self._trial.trial_id
+        trial = trial_spec(setting.spec, config["trial"], config["params"], setting.train_records)
+        if config["seed"] is not None:
+            trial = trial.model_copy(update={"seed": config["seed"]})
+        self._trial = trial
+        self._trial_folder = Path(setting.folder) / "trials" / trial.trial_id
+        self._checkpoint: Path | None = None
 
     def step(self) -> dict[str, Any]:
         """Train to the next evaluation.
 
         Returns the report as Tune wants it: flat metrics beside `global_step` and `examples`.
         A diverged trial ends with `failure`: its worker is sound and goes on with the next trial.
+        No report says `done`: Tune would keep the last one from its scheduler, which ends trials.
         """
         from easyds_tune.errors import DivergedError
         from easyds_tune.trial.failure import classify, write_failure
@@ -80,13 +88,16 @@ class TrialActor(tune.Trainable):
 
         with _failures_kept(self._trial_folder):
             if self._reports is None:
-                self._reports = run_trial(self._trial, self._bench, self._trial_folder)
+                self._reports = run_trial(
+                    self._trial, self._bench, self._trial_folder, self._checkpoint
+                )
             try:
                 report = next(self._reports)
             except DivergedError as error:
                 failure = classify(error)
                 write_failure(self._trial_folder, failure)
-                return {"done": True, "failure": asdict(failure)}
+                return {"failure": asdict(failure)}
+            self._checkpoint = report.checkpoint.path
         return {
             **report.metrics,
             "global_step": report.step,
@@ -94,8 +105,17 @@ class TrialActor(tune.Trainable):
             "checkpoint": os.path.relpath(report.checkpoint.path, self._setting.folder),
             "checkpoint_bytes": report.checkpoint.bytes,
             "is_last": report.is_last,
-            "done": report.is_last,
         }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Leave word for the actor that goes on with this trial: where its checkpoint is."""
+        assert self._checkpoint is not None
+        (Path(checkpoint_dir) / PAUSED_AT).write_text(str(self._checkpoint), encoding="utf-8")
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]
+        """Go on from where a trial was paused."""
+        text = (Path(checkpoint_dir) / PAUSED_AT).read_text(encoding="utf-8")
+        self._checkpoint = Path(text)
 
     def _close(self) -> None:
         if self._reports is not None:

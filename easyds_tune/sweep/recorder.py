@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ray.tune import Callback
 
+from easyds_tune.decisions.decider import Promote, Proposal, Verdict
 from easyds_tune.journal.events import (
     CheckpointEvent,
     DecideEvent,
@@ -47,7 +48,11 @@ class Display(Protocol):
 
 
 class Recorder(Callback):
-    """Turns Ray Tune's callbacks into journal events. Trials are known by our own ids."""
+    """Turns what Ray Tune and the decider say into journal events. Trials have ids of our own.
+
+    A trial's end is written with the verdict that ends it, before Tune carries it out: what the
+    decider is asked next, it is asked of a record that knows.
+    """
 
     def __init__(
         self,
@@ -63,9 +68,9 @@ class Recorder(Callback):
         self._folder = folder
         self._boards = boards
         self._display = display
-        self._ids: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+        self._ray_ids: dict[str, str] = {}
         self._started: dict[str, float] = {}
-        self._decisions: dict[str, DecideEvent] = {}
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         """Pickled as an empty object: Tune pickles what it is given, and nobody reads that."""
@@ -76,63 +81,81 @@ class Recorder(Callback):
         self.record.apply(self._journal.append(event))
         self._display.update(self.record)
 
-    def suggested(self, ray_id: str, number: int, params: dict[str, Any], source: str) -> None:
-        """A configuration was chosen."""
-        self._ids[ray_id] = trial = trial_id(number)
-        assert source in ("default", "sampler")
-        self.append(SuggestEvent(trial, number, params, source))  # type: ignore[arg-type]
+    def ray_id(self, name: str) -> str:
+        """Tune's own id of a trial."""
+        return self._ray_ids[name]
 
-    def decided(self, ray_id: str, step: int, by: str, action: str, reason: str) -> None:
-        """A scheduler decided on a report that Tune has not passed on yet."""
-        self._decisions[ray_id] = DecideEvent(self._ids[ray_id], step, by, action, reason)
+    def suggested(self, ray_id: str, proposal: Proposal) -> None:
+        """A configuration was chosen."""
+        name = trial_id(proposal.number)
+        self._names[ray_id], self._ray_ids[name] = name, ray_id
+        self.append(
+            SuggestEvent(name, proposal.number, proposal.params, proposal.source, proposal.seed)
+        )
+
+    def reported(self, ray_id: str, result: dict[str, Any]) -> str | None:
+        """Write a report and its checkpoint; the trial's name, or None where it reported its end.
+
+        The checkpoint is on disk before the report is told: nothing is ever best in vain.
+        """
+        name = self._names[ray_id]
+        failure = result.get("failure")
+        if failure is not None:
+            self._fail(name, Failure(**failure))
+            return None
+        step = int(result["global_step"])
+        metrics = {
+            key: float(value)
+            for key, value in result.items()
+            if "/" in key and isinstance(value, (int, float))
+        }
+        self.append(ReportEvent(name, step, metrics))
+        size = int(result["checkpoint_bytes"])
+        self.append(CheckpointEvent(name, step, str(result["checkpoint"]), size))
+        self._boards.report(self.record.trials[name])
+        return name
+
+    def decided(self, name: str, verdict: Verdict) -> None:
+        """Write what the decider made of a trial's newest report."""
+        step = self.record.trials[name].step
+        if verdict.by and (verdict.note or verdict.action != "continue"):
+            action = "note" if verdict.note else verdict.action
+            self.append(DecideEvent(name, step, verdict.by, action, verdict.reason))
+        if verdict.state is not None:
+            self.finish(name, verdict.state)
+
+    def promoted(self, decision: Promote) -> None:
+        """Write that a paused trial goes on."""
+        step = self.record.trials[decision.trial].step
+        event = DecideEvent(decision.trial, step, decision.by, "promote", decision.reason)
+        self.append(event)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Between two of Tune's steps: keep the clock on the screen going, or stop."""
-        if self.stop_signal is not None:
-            raise Interrupted(self.stop_signal)
+        self.stop_if_told()
         self._display.update(self.record)
 
+    def stop_if_told(self) -> None:
+        """Raise Interrupted where a signal asked for it."""
+        if self.stop_signal is not None:
+            raise Interrupted(self.stop_signal)
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial got its slot."""
-        name = self._ids[trial.trial_id]
+        """A trial got its slot, for the first time or again."""
+        name = self._names[trial.trial_id]
         self._started[name] = time.monotonic()
         self.append(StartEvent(name, attempt=self.record.trials[name].attempt + 1))
         self._boards.start(self.record.trials[name])
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """A trial reported; then what the scheduler made of it."""
-        name = self._ids[trial.trial_id]
-        if "global_step" in result:
-            step = int(result["global_step"])
-            metrics = {
-                key: float(value)
-                for key, value in result.items()
-                if "/" in key and isinstance(value, (int, float))
-            }
-            # The checkpoint is on disk before the report is told: nothing is ever best in vain.
-            self.append(ReportEvent(name, step, metrics))
-            size = int(result["checkpoint_bytes"])
-            self.append(CheckpointEvent(name, step, str(result["checkpoint"]), size))
-            self._boards.report(self.record.trials[name])
-        decision = self._decisions.pop(trial.trial_id, None)
-        if decision is not None:
-            self.append(decision)
-
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial came to its end, or the scheduler stopped it, or it diverged."""
-        name = self._ids[trial.trial_id]
-        failure = trial.last_result.get("failure")
-        if failure is not None:
-            self._fail(name, Failure(**failure))
-        else:
-            stopped = any(d.action == "stop" for d in self.record.trials[name].decisions)
-            self.finish(name, TrialState.PRUNED if stopped else TrialState.COMPLETED)
+        """Tune let go of a trial; one that still waited at a rung has lost."""
+        name = self._names[trial.trial_id]
+        if not self.record.trials[name].state.is_final:
+            self.finish(name, TrialState.PRUNED)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial raised, or its worker died."""
-        name = self._ids[trial.trial_id]
+        name = self._names[trial.trial_id]
         folder = self._folder / "trials" / name
         failure = read_failure(folder)
         if failure is None:
@@ -148,14 +171,18 @@ class Recorder(Callback):
         self.finish(name, TrialState(failure.state), TrialError(failure.type, failure.message))
 
     def finish(self, name: str, state: TrialState, error: TrialError | None = None) -> None:
-        """Write a trial's end."""
+        """Write a trial's end, for good or for now."""
         trial = self.record.trials[name]
-        seconds = time.monotonic() - self._started.get(name, time.monotonic())
+        started = self._started.pop(name, None)
+        seconds = 0.0 if started is None else time.monotonic() - started
         self.append(FinishEvent(name, state, trial.step, round(seconds, 3), error))
         self._boards.finish(self.record.trials[name])
 
     def interrupt(self) -> None:
-        """Write the end of every trial that was running when the sweep was told to stop."""
+        """Write the end of every trial that was running when the sweep was told to stop.
+
+        One that waits at a rung goes on waiting there.
+        """
         for name, trial in self.record.trials.items():
             if trial.state is TrialState.RUNNING:
                 self.finish(name, TrialState.INTERRUPTED)

@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
 from easyds_tune import __version__
 from easyds_tune.errors import SpecError
-from easyds_tune.journal.events import FinalEvent, NoteEvent, Objective, SweepEvent
+from easyds_tune.decisions.rules import bounds_of, objectives_of
+from easyds_tune.journal.events import FinalEvent, NoteEvent, SweepEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.best import write_best
@@ -36,6 +37,7 @@ from easyds_tune.sweep.preflight import CheckedRecords, preflight, sweep_folder
 
 if TYPE_CHECKING:
     from easyds_tune.sweep.recorder import Recorder
+    from easyds_tune.sweep.stage import Stage
 
 EXIT_DONE, EXIT_NOTHING_FIT = 0, 3
 EXIT_INTERRUPTED: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -43,13 +45,26 @@ VERSIONED = ("ray", "torch", "transformers", "peft", "trl", "deepspeed", "optuna
              "accelerate", "tensorboard", "pyarrow")  # fmt: skip
 
 
-def run_sweep(spec: SweepSpec, written: str | None = None, stream: TextIO | None = None) -> int:
+def run_sweep(
+    spec: SweepSpec,
+    written: str | None = None,
+    stream: TextIO | None = None,
+    simulate: Path | None = None,
+) -> int:
     """Run a sweep and return the exit code of the command.
 
     written: the spec as its author wrote it, kept beside the results.
+    simulate: learning curves that stand in for training; everything else is as in a real sweep.
     Raises SpecError before anything starts where the spec does not fit its files or the machine.
     """
-    records = preflight(spec)
+    if simulate is not None:
+        from easyds_tune.sweep.simulated import check_simulation
+
+        records = check_simulation(spec, simulate)
+    else:
+        records = preflight(spec)
+    notes: list[str] = list(records.notes)
+    points = warm_points(spec, notes)
     folder = sweep_folder(spec)
     try:
         folder.mkdir(parents=True)
@@ -61,7 +76,12 @@ def run_sweep(spec: SweepSpec, written: str | None = None, stream: TextIO | None
         record = SweepRecord.begin(first)
         boards = TensorBoardWriter(folder / "tensorboard", record)
         with LiveDisplay(record, stream or sys.stdout) as display:
-            code = _search(spec, records, folder, journal, record, boards, display)
+            from easyds_tune.sweep.recorder import Recorder
+
+            recorder = Recorder(journal, record, folder.resolve(), boards, display)
+            for note in notes:
+                recorder.append(NoteEvent(note))
+            code = _search(spec, records, points, folder, recorder, simulate)
         boards.close()
     return code
 
@@ -69,24 +89,21 @@ def run_sweep(spec: SweepSpec, written: str | None = None, stream: TextIO | None
 def _search(
     spec: SweepSpec,
     records: CheckedRecords,
+    points: list[dict[str, Any]],
     folder: Path,
-    journal: JournalWriter,
-    record: SweepRecord,
-    boards: TensorBoardWriter,
-    display: LiveDisplay,
+    recorder: Recorder,
+    simulate: Path | None,
 ) -> int:
-    from easyds_tune.sweep.recorder import Interrupted, Recorder
+    from easyds_tune.sweep.recorder import Interrupted
 
-    recorder = Recorder(journal, record, folder.resolve(), boards, display)
-    for note in records.notes:
-        recorder.append(NoteEvent(note))
+    record = recorder.record
     try:
-        _tune(spec, records, folder, recorder)
+        _tune(spec, records, points, folder, recorder, simulate)
     except (Interrupted, KeyboardInterrupt) as stop:
         recorder.interrupt()
         code = EXIT_INTERRUPTED[getattr(stop, "signum", signal.SIGINT)]
     else:
-        winner = find_winner(rank(record))
+        winner = find_best(record)
         code = EXIT_DONE if winner else EXIT_NOTHING_FIT
         recorder.append(
             FinalEvent(
@@ -100,42 +117,40 @@ def _search(
     return code
 
 
-def _tune(spec: SweepSpec, records: CheckedRecords, folder: Path, recorder: Recorder) -> None:
-    """Let Ray Tune run the trials; everything durable happens in the recorder."""
+def _tune(
+    spec: SweepSpec,
+    records: CheckedRecords,
+    points: list[dict[str, Any]],
+    folder: Path,
+    recorder: Recorder,
+    simulate: Path | None,
+) -> None:
+    """Let Ray Tune run the trials, then judge the finalists; the recorder keeps it all."""
     from easyds_tune.sweep.cluster import DRIVER_ENVIRONMENT, local_ray
 
     os.environ.update(DRIVER_ENVIRONMENT)  # Tune reads some of it when it is imported
     from ray import tune
 
-    from easyds_tune.sweep.actor import SweepSetting, TrialActor
-    from easyds_tune.sweep.scheduler import make_scheduler
-    from easyds_tune.sweep.searcher import OptunaSearcher
+    from easyds_tune.decisions.finals import choose_finalists, retrained_finalists
+    from easyds_tune.decisions.make import make_decider
+    from easyds_tune.sweep.adapters import DecidingScheduler, DecidingSearcher
 
     scratch = Path(tempfile.mkdtemp(prefix="easyds-ray-"))
-    setting = SweepSetting(
-        spec=spec,
-        train_records=records.fitting,
-        working_folder=str(Path.cwd()),
-        folder=str(folder.resolve()),
-        scratch=str(scratch),
-        hashes=records.hashes,
-        gpus=gpus_of(spec.resources),
-        threads=spec.resources.cpus_per_trial,
-    )
+    slots = slot_count(spec.resources)
+    decider = make_decider(spec, recorder.record, slots, records.fitting, points)
+    stage = _stage(spec, records, folder, scratch, simulate)
     try:
         # Ray sets handlers of its own when it starts; ours come after.
         with local_ray(spec.resources), _signals_told_to(recorder):
-            trainable = tune.with_resources(
-                tune.with_parameters(TrialActor, setting=setting),
-                {"cpu": spec.resources.cpus_per_trial, "gpu": setting.gpus},
-            )
             tuner = tune.Tuner(
-                trainable,
+                tune.with_resources(
+                    stage.trainable(),
+                    {"cpu": spec.resources.cpus_per_trial, "gpu": gpus_of(spec.resources)},
+                ),
                 tune_config=tune.TuneConfig(
-                    search_alg=OptunaSearcher(spec, recorder.suggested),
-                    scheduler=make_scheduler(spec, records.fitting, recorder.decided),
+                    search_alg=DecidingSearcher(decider, recorder),
+                    scheduler=DecidingScheduler(decider, recorder),
                     num_samples=-1,
-                    max_concurrent_trials=slot_count(spec.resources),
                     # ZeRO-3's engines keep a copy of the base each, whatever one releases.
                     reuse_actors=zero_stage(deepspeed_config(spec.deepspeed)) != 3,
                 ),
@@ -152,8 +167,43 @@ def _tune(spec: SweepSpec, records: CheckedRecords, folder: Path, recorder: Reco
                 ),
             )
             tuner.fit()
+            if spec.finals is not None and len(spec.objectives) == 1:
+                chosen = choose_finalists(recorder.record, spec.finals.top)
+                chosen += retrained_finalists(recorder.record, chosen)
+                for event in stage.judge(recorder.record, chosen):
+                    recorder.append(event)
+                    recorder.stop_if_told()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _stage(
+    spec: SweepSpec,
+    records: CheckedRecords,
+    folder: Path,
+    scratch: Path,
+    simulate: Path | None,
+) -> Stage:
+    """Where trials run and finalists are judged: for real, or on curves."""
+    if simulate is not None:
+        from easyds_tune.sweep.simulated import SimulatedStage
+
+        return SimulatedStage(spec, simulate)
+    from easyds_tune.sweep.actor import SweepSetting
+    from easyds_tune.sweep.stage import TrainingStage
+
+    return TrainingStage(
+        SweepSetting(
+            spec=spec,
+            train_records=records.fitting,
+            working_folder=str(Path.cwd()),
+            folder=str(folder.resolve()),
+            scratch=str(scratch),
+            hashes=records.hashes,
+            gpus=gpus_of(spec.resources),
+            threads=spec.resources.cpus_per_trial,
+        )
+    )
 
 
 @contextlib.contextmanager
@@ -185,11 +235,13 @@ def _sweep_event(spec: SweepSpec, records: CheckedRecords) -> SweepEvent:
     return SweepEvent(
         name=spec.name,
         algorithm=spec.algorithm.type,
-        objective=Objective(spec.objective.metric, spec.objective.mode),
+        objective=objectives_of(spec)[0],
         num_trials=spec.search.num_trials,
         max_steps=spec.budget(records.fitting).max_steps,
         created=round(time.time(), 3),
         space={path: param.model_dump() for path, param in spec.search_space.items()},
+        bounds=bounds_of(spec),
+        objectives=objectives_of(spec),
     )
 
 
