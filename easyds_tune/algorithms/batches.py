@@ -8,6 +8,13 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from easyds_tune.spec.sweep import TrialSpec
+
+
+def held_out_batch(spec: TrialSpec) -> int:
+    """Held-out records a forward pass: without gradients, twice as many as in training."""
+    return 2 * spec.training.per_device_train_batch_size
+
 
 def padded_batches(
     records: Dataset, columns: dict[str, int], batch_size: int, device: torch.device

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 from trl import RewardConfig, RewardTrainer
 
-from easyds_tune.algorithms.batches import padded_batches
+from easyds_tune.algorithms.batches import held_out_batch, padded_batches
 from easyds_tune.algorithms.row import Row, TrialInputs
 from easyds_tune.algorithms.trl_loop import TokenisedData, rows, silence_base_dropout
 from easyds_tune.spec.algorithm import RewardModelSpec
@@ -43,7 +45,6 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
     )
 
 
-@torch.no_grad()
 def held_out_accuracy(model: nn.Module, inputs: TrialInputs, spec: TrialSpec) -> dict[str, float]:
     """How often the chosen reply scores higher; a tie counts half.
 
@@ -52,30 +53,37 @@ def held_out_accuracy(model: nn.Module, inputs: TrialInputs, spec: TrialSpec) ->
     """
     if inputs.held_out is None:
         return {}
-    size = 2 * spec.training.per_device_train_batch_size
-    scores = [score(model, inputs, column, size) for column in ("chosen_ids", "rejected_ids")]
-    margins = (scores[0] - scores[1]).double()  # (pairs,)
-    right = (margins > 0).double() + 0.5 * (margins == 0).double()
-    accuracy, pairs = right.mean().item(), len(right)
-    error = (accuracy * (1 - accuracy) / pairs + 1 / (4 * pairs**2)) ** 0.5 / (1 + 1 / pairs)
-    return {
-        "eval/accuracy": accuracy,
-        "eval/accuracy_stderr": error,
-        "eval/loss": -nn.functional.logsigmoid(margins).mean().item(),
-        "eval/margin": margins.mean().item(),
-    }
-
-
-def score(model: nn.Module, inputs: TrialInputs, column: str, batch_size: int) -> Tensor:
-    """Rewards of one column of texts, shape (records,)."""
-    assert inputs.held_out is not None
-    columns = {column: inputs.tokenizer.pad_token_id}
-    return torch.cat(
-        [
-            model(input_ids=batch[column], attention_mask=batch["attention_mask"])
-            .logits[:, 0]
-            .float()
-            .cpu()
-            for batch in padded_batches(inputs.held_out, columns, batch_size, inputs.device)
-        ]
+    values = pair_values(
+        model, inputs.held_out, inputs.tokenizer.pad_token_id, held_out_batch(spec), inputs.device
     )
+    means = {name: math.fsum(numbers) / len(numbers) for name, numbers in values.items()}
+    accuracy, pairs = means["eval/accuracy"], len(inputs.held_out)
+    error = (accuracy * (1 - accuracy) / pairs + 1 / (4 * pairs**2)) ** 0.5 / (1 + 1 / pairs)
+    return {**means, "eval/accuracy_stderr": error}
+
+
+@torch.no_grad()
+def pair_values(
+    model: nn.Module, pairs: Dataset, pad_token_id: int, batch_size: int, device: torch.device
+) -> dict[str, list[float]]:
+    """The metrics of each held-out pair, in order; their means are what a trial reports."""
+
+    def scores(column: str) -> Tensor:
+        """Rewards of one column of texts, shape (pairs,)."""
+        return torch.cat(
+            [
+                model(input_ids=batch[column], attention_mask=batch["attention_mask"])
+                .logits[:, 0]
+                .float()
+                .cpu()
+                for batch in padded_batches(pairs, {column: pad_token_id}, batch_size, device)
+            ]
+        )
+
+    margins = (scores("chosen_ids") - scores("rejected_ids")).double()
+    right = (margins > 0).double() + 0.5 * (margins == 0).double()
+    return {
+        "eval/accuracy": right.tolist(),
+        "eval/loss": (-nn.functional.logsigmoid(margins)).tolist(),
+        "eval/margin": margins.tolist(),
+    }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
-from easyds_tune.algorithms.batches import padded_batches
+from easyds_tune.algorithms.batches import held_out_batch, padded_batches
 from easyds_tune.algorithms.row import Row, TrialInputs
 from easyds_tune.algorithms.trl_loop import TokenisedData, rows
 from easyds_tune.spec.algorithm import SFTSpec
@@ -40,22 +42,32 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
     )
 
 
-@torch.no_grad()
 def held_out_loss(model: nn.Module, inputs: TrialInputs, spec: TrialSpec) -> dict[str, float]:
     """Cross-entropy per learnt token in nats over the held-out records; nothing without them."""
     if inputs.held_out is None:
         return {}
-    total, count = 0.0, 0
-    columns = {"input_ids": inputs.tokenizer.pad_token_id, "labels": -100}
-    size = 2 * spec.training.per_device_train_batch_size
-    for batch in padded_batches(inputs.held_out, columns, size, inputs.device):
+    nats, tokens = record_nats(
+        model, inputs.held_out, inputs.tokenizer.pad_token_id, held_out_batch(spec), inputs.device
+    )
+    return {"eval/loss": math.fsum(nats) / max(math.fsum(tokens), 1)}
+
+
+@torch.no_grad()
+def record_nats(
+    model: nn.Module, records: Dataset, pad_token_id: int, batch_size: int, device: torch.device
+) -> tuple[list[float], list[float]]:
+    """Cross-entropy summed over the learnt tokens of each record in nats, and their number."""
+    nats: list[float] = []
+    tokens: list[float] = []
+    columns = {"input_ids": pad_token_id, "labels": -100}
+    for batch in padded_batches(records, columns, batch_size, device):
         logits: Tensor = model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
         ).logits  # (batch, length, vocabulary)
         labels = batch["labels"][:, 1:]
         loss = nn.functional.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), labels.flatten(), reduction="sum"
-        )  # ignores -100
-        total += loss.item()
-        count += int((labels != -100).sum())
-    return {"eval/loss": total / max(count, 1)}
+            logits[:, :-1].float().flatten(0, 1), labels.flatten(), reduction="none"
+        )  # 0 where -100
+        nats += loss.view_as(labels).double().sum(dim=1).tolist()
+        tokens += (labels != -100).double().sum(dim=1).tolist()
+    return nats, tokens

@@ -7,7 +7,7 @@ in its metrics are differences between policies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -40,10 +40,14 @@ class Evaluation:
 
     `eval/kl` and `eval/kl_k1` are nats per token, pooled over all reply tokens;
     `eval/kl_sequence` is nats per reply; `eval/length` is tokens, the end token included.
+    `values` has one number a prompt: a metric is their mean, or where `weights` holds it too, their
+    sum over the sum of the weights (nats and tokens of each reply).
     """
 
     metrics: dict[str, float]
     samples: list[Sample]
+    values: dict[str, list[float]] = field(default_factory=dict)
+    weights: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Judge:
@@ -57,9 +61,11 @@ class Judge:
         reward: Reward,
         *,
         end_token_ids: Sequence[int],
+        seed: int | tuple[int, ...] | None = None,
     ) -> None:
         """encoder: the policy's; end_token_ids: what ends its replies (`generate.end_token_ids`).
 
+        seed: of other draws than the spec's. Of the prompts, the spec's number is asked at most.
         Raises DataError for fewer than two prompts.
         """
         if len(prompts) < 2:
@@ -78,7 +84,7 @@ class Judge:
             max_new_tokens=spec.max_new_tokens,
             temperature=spec.temperature,
             top_p=spec.top_p,
-            seed=spec.seed,
+            seed=spec.seed if seed is None else seed,
             batch_size=spec.batch_size,
         )
 
@@ -125,4 +131,16 @@ class Judge:
             Sample(prompt.messages, text, reward)
             for prompt, text, reward in zip(self._prompts, texts, rewards.tolist(), strict=True)
         ]
-        return Evaluation(metrics, samples[:NUM_SAMPLES])
+        tokens = lengths.double().tolist()
+        values = {
+            "eval/reward": rewards.double().tolist(),
+            "eval/kl": kl.full.tolist(),
+            "eval/kl_k1": kl.k1.tolist(),
+            "eval/kl_sequence": kl.full.tolist(),
+            "eval/length": tokens,
+            "eval/finished": [
+                text_metrics.share_finished([ids], self._end_token_ids) for ids in replies
+            ],
+        }
+        weights = {"eval/kl": tokens, "eval/kl_k1": tokens}
+        return Evaluation(metrics, samples[:NUM_SAMPLES], values, weights)

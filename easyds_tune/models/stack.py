@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -57,6 +57,30 @@ def with_policy_adapter(
     return model.eval()
 
 
+def with_saved_policy(base: PreTrainedModel, folder: Path, start: Path | None = None) -> PeftModel:
+    """The base with the adapter of a checkpoint on it, as POLICY; `reference_of` gives its start.
+
+    start: the frozen adapter that the trial started from. The checkpoint's one adapter holds it
+    already, so it is active for the reference alone. In evaluation mode, nothing trainable.
+    Raises ModelError where an adapter does not fit the base, which is then not to be used.
+    """
+    model: PeftModel | None = None
+    for name, adapter in ((POLICY, folder), (START, start)):
+        if adapter is None:
+            continue
+        with _misfits_told(adapter), torch.random.fork_rng(devices=[]):
+            config = PeftConfig.from_pretrained(str(adapter))
+            if model is None:
+                model = get_peft_model(base, config)
+            else:
+                model.add_adapter(name, config)
+            _load_weights(model, name, adapter)
+    assert model is not None
+    _activate(model, [POLICY])
+    model.requires_grad_(False)
+    return model.eval()
+
+
 @contextmanager
 def reference_of(model: PeftModel) -> Iterator[PeftModel]:
     """The model as it was at the trial's start inside; afterwards exactly as before.
@@ -68,11 +92,12 @@ def reference_of(model: PeftModel) -> Iterator[PeftModel]:
             with without_adapter(model):
                 yield model
             return
+        policy = list(model.active_adapters)
         _activate(model, [START])
         try:
             yield model
         finally:
-            _activate(model, [POLICY, START])
+            _activate(model, policy)
 
 
 def is_stacked(model: PeftModel) -> bool:
@@ -122,16 +147,32 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
 
 def _add_start(model: PeftModel, folder: Path) -> None:
     trainable = [(weight, weight.requires_grad) for weight in model.parameters()]
-    try:
+    with _misfits_told(folder):
         # Its dropout ended with its own training; the policy must not differ from itself.
         config = replace(
             LoraConfig.from_pretrained(str(folder)), lora_dropout=0.0, inference_mode=True
         )
         with torch.random.fork_rng(devices=[]):
             model.add_adapter(START, config)
-            loaded = model.load_adapter(str(folder), START, torch_device="cpu")
+            _load_weights(model, START, folder)
+    _activate(model, [POLICY, START])
+    model.requires_grad_(False)
+    for weight, requires_grad in trainable:
+        weight.requires_grad_(requires_grad)
+
+
+@contextmanager
+def _misfits_told(folder: Path) -> Iterator[None]:
+    """What PEFT and torch raise of an adapter that does not fit, as a ModelError of its folder."""
+    try:
+        yield
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ModelError([f"{folder}: the adapter does not fit its base: {_why(error)}"]) from error
+
+
+def _load_weights(model: PeftModel, adapter: str, folder: Path) -> None:
+    """The weights of a folder for an adapter that is on the model; ModelError for any gap."""
+    loaded = model.load_adapter(str(folder), adapter, torch_device="cpu")
     strays = [*loaded.missing_keys, *loaded.unexpected_keys]
     if strays:
         raise ModelError(
@@ -140,10 +181,6 @@ def _add_start(model: PeftModel, folder: Path) -> None:
                 f"counterpart, {len(strays)} have none, the first is {strays[0]}; {OTHER_BASE}"
             ]
         )
-    _activate(model, [POLICY, START])
-    model.requires_grad_(False)
-    for weight, requires_grad in trainable:
-        weight.requires_grad_(requires_grad)
 
 
 def _why(error: Exception) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
 from easyds_tune.algorithms.row import TrialInputs
+from easyds_tune.data.records import Prompt, Record
 from easyds_tune.data.template import choose_template
 from easyds_tune.data.tokenise import Encoder
 from easyds_tune.data.training_sets import (
@@ -27,13 +31,13 @@ from easyds_tune.errors import DataError
 from easyds_tune.judge.judge import Judge
 from easyds_tune.models.deepspeed import start_distributed
 from easyds_tune.models.generate import end_token_ids
-from easyds_tune.models.load import ModelKind, load_with_fresh
+from easyds_tune.models.load import ModelKind, load_model, load_with_fresh
 from easyds_tune.models.start import load_start_tokenizer, start_of
 from easyds_tune.rewards.reward_model import RewardModel
 from easyds_tune.rewards.shared_base import shares_base
 from easyds_tune.spec.algorithm import PPOSpec, length_field, length_limit
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
-from easyds_tune.spec.judge import RewardModelRewardSpec
+from easyds_tune.spec.judge import JudgeSpec, RewardModelRewardSpec
 from easyds_tune.spec.sweep import SweepSpec, TrialSpec
 from easyds_tune.trial.memory import return_free_memory
 from easyds_tune.trial.records import SweepRecords
@@ -50,6 +54,9 @@ FIT: dict[str, Callable[[Dataset, int | None], Fitted]] = {
     "dpo": fit_dpo,
     "ppo": fit_ppo,
 }
+
+FINALS_DRAWS = 0xF17A15
+"""Set beside the judge's seed for the finals: other luck than the search had."""
 
 
 def open_workbench(sweep: SweepSpec, records: SweepRecords, gpus: float, threads: int) -> Workbench:
@@ -84,17 +91,20 @@ class Workbench:
             self.tokenizer, choose_template(self.tokenizer, sweep.data.chat_template)
         )
         self._prompts = records.prompts
+        self._finals_prompts = records.finals_prompts
+        self._finals_held_out = records.finals_held_out
         self._rewards: dict[RewardModelRewardSpec, RewardModel] = {}
         self._base: PreTrainedModel | None = self._new_base()
-        encode = ENCODE[sweep.algorithm.type]
-        self._train: Dataset = encode(records.train, self.encoder).dataset
-        # One held-out set for all trials, whatever length each trains on: only so do they compare.
-        self._held_out: Dataset | None = (
-            encode(records.held_out, self.encoder, length_limit(sweep.algorithm)).dataset
-            if records.held_out
-            else None
-        )
+        self._train: Dataset = ENCODE[sweep.algorithm.type](records.train, self.encoder).dataset
+        self.held_out = self._encode_held_out(records.held_out)
         self._lent = 0
+
+    def _encode_held_out(self, records: list[Record]) -> Dataset | None:
+        """One set for all trials, whatever length each trains on: only so do they compare."""
+        if not records:
+            return None
+        algorithm = self._sweep.algorithm
+        return ENCODE[algorithm.type](records, self.encoder, length_limit(algorithm)).dataset
 
     def _load(self) -> PreTrainedModel:
         base, self._fresh_modules = load_with_fresh(self._start.base, self._kind, self.device)
@@ -123,15 +133,62 @@ class Workbench:
 
     def _make_judge(self, base: PreTrainedModel) -> Judge | None:
         judge = self._sweep.judge
-        if judge is None:
-            return None
+        return None if judge is None else self._judge_of(judge, self._prompts, base)
+
+    def _judge_of(
+        self,
+        judge: JudgeSpec,
+        prompts: list[Prompt],
+        base: PreTrainedModel,
+        seed: tuple[int, ...] | None = None,
+    ) -> Judge:
         return Judge(
             judge,
-            self._prompts,
+            prompts,
             self.encoder,
             self._rewards[judge.reward],
             end_token_ids=end_token_ids(base, self.tokenizer),
+            seed=seed,
         )
+
+    @contextmanager
+    def borrow(self) -> Iterator[PreTrainedModel]:
+        """The base, plain, for whoever gives it back as it was; after an exception it is reloaded.
+
+        Not while a trial has it.
+        """
+        self._tidy()
+        base = self._base if self._base is not None else self._new_base()
+        self._base = None
+        yield base
+        self._base = base
+
+    def load_checkpoint(self, folder: Path) -> PreTrainedModel:
+        """The model of a checkpoint that was trained whole, as the base is loaded."""
+        spec = self._start.base.model_copy(
+            update={"model_name_or_path": str(folder.resolve()), "revision": None}
+        )
+        model = load_model(spec, self._kind, self.device)
+        model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
+        return model
+
+    @property
+    def start(self) -> Path | None:
+        """Folder of the frozen adapter that every trial starts from, if it does."""
+        return self._start.adapter
+
+    def finals_judge(self, base: PreTrainedModel) -> Judge | None:
+        """Asks the finals' prompts on draws of their own; None without such prompts."""
+        judge, prompts = self._sweep.judge, self._finals_prompts
+        if judge is None or not prompts:
+            return None
+        judge = judge.model_copy(update={"num_prompts": len(prompts)})
+        return self._judge_of(judge, prompts, base, seed=(judge.seed, FINALS_DRAWS))
+
+    @cached_property
+    def finals_held_out(self) -> Dataset | None:
+        """The held-out records of the finals; None where the search's objective needs none."""
+        return self._encode_held_out(self._finals_held_out)
 
     def lend(self, spec: TrialSpec) -> TrialInputs:
         """The inputs of a trial; the base is the trial's until `take_back`.
@@ -153,7 +210,7 @@ class Workbench:
             base=base,
             encoder=self.encoder,
             train=train,
-            held_out=self._held_out,
+            held_out=self.held_out,
             device=self.device,
             load_reference=self._load,
             fresh_modules=self._fresh_modules,
