@@ -176,7 +176,7 @@ class ReplayedSearch:
             else:
                 self._tell(trial, outcome)
             self._done.append(key)
-        asked = self._ask(number)
+        asked = self._trials[number] = self._ask(number)
         drawn = self._space.draw(asked)
         self._done.append(_asked(number, drawn))
         return drawn

@@ -100,8 +100,10 @@ def directions(objectives: Sequence[Objective]) -> list[Literal["minimize", "max
 
 def quiet_optuna() -> None:
     """Let Optuna speak only of what is wrong."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    # GP divides by nothing where its model is flat, and goes on without.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="optuna")
 
 
 def _last_values(state: TrialState, outcome: Outcome) -> tuple[float, ...]:
