@@ -17,17 +17,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the winner; exit code 3 where no trial is fit to win."""
     from easyds_tune.results.best import best_json
+    from easyds_tune.results.finals import settle
     from easyds_tune.results.load import find_sweep, load_sweep_record
+    from easyds_tune.results.why import reasons
 
     folder = find_sweep(args.name, args.results)
-    best = best_json(load_sweep_record(folder))
+    record = load_sweep_record(folder)
+    best = best_json(record)
     winner = best["winner"]
     if args.json:
         print(json.dumps(best, ensure_ascii=False, indent=2))
-    elif winner is None:
-        print(best["why"])
-    else:
-        print(best["why"])
+        return 3 if winner is None else 0
+    print("\n".join(reasons(record, settle(record))))
+    if winner is not None:
         for path, value in winner["params"].items():
             print(f"  {path}: {value:.4g}" if isinstance(value, float) else f"  {path}: {value}")
         print(f"checkpoint: {folder / winner['checkpoint']}")

@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from easyds_tune.cli.common import add_name_arguments
+
+if TYPE_CHECKING:
+    from easyds_tune.journal.replay import SweepRecord
+    from easyds_tune.results.finals import Best
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,15 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export the winner and say what was verified; exit code 3 where no trial is fit to win."""
+    from easyds_tune.results.finals import find_best
     from easyds_tune.results.load import find_sweep, load_sweep_record
-    from easyds_tune.results.ranking import find_winner, rank
     from easyds_tune.results.resolved import load_resolved
 
     folder = find_sweep(args.name, args.results)
     record = load_sweep_record(folder)
     resolved = load_resolved(folder)
-    winner = find_winner(rank(record))
-    if winner is None or winner.checkpoint is None or winner.report is None:
+    winner = find_best(record)
+    if winner is None or winner.checkpoint is None:
         print(f"error: {record.name} has no checkpoint that is fit to win", file=sys.stderr)
         return 3
 
@@ -47,16 +52,18 @@ def run(args: argparse.Namespace) -> int:
             sweep=record.name,
             algorithm=record.algorithm,
             trial=winner.trial.id,
-            step=winner.report.step,
+            step=winner.step,
             params=winner.trial.params,
             metrics=winner.report.metrics,
+            measured_anew=_measured_anew(record, winner),
+            bounds={bound.metric: (bound.min, bound.max) for bound in record.bounds},
             data_hash=resolved.data_hashes["train"],
         ),
         chat_template=resolved.spec.data.chat_template,
         working_folder=resolved.working_folder,
     )
     print(
-        f"trial {winner.trial.id}, step {winner.report.step}: {report.form} in {args.to} "
+        f"trial {winner.trial.id}, step {winner.step}: {report.form} in {args.to} "
         f"({report.bytes / 1e6:.1f} MB, {report.dtype})"
     )
     print(
@@ -65,3 +72,11 @@ def run(args: argparse.Namespace) -> int:
         f"(allowed: {report.tolerance:.2g})"
     )
     return 0
+
+
+def _measured_anew(record: SweepRecord, best: Best) -> dict[str, tuple[float, float, float]]:
+    """Metric -> (value, low, high) as the finals measured it."""
+    if best.finalist is None:
+        return {}
+    measured = {**best.finalist.metrics, record.objective.metric: best.finalist.reported}
+    return {name: (found.value, found.low, found.high) for name, found in measured.items()}

@@ -37,6 +37,7 @@ class ModelCard:
 
     params: the searched fields and their values in this trial.
     metrics: of the exported step; `x_stderr` beside `x` is its standard error.
+    measured_anew: metric -> (value, low, high) of the sweep's finals, where they measured it.
     data_hash: SHA-256 of the training records.
     bounds: metric -> (lowest, highest) it had to stay within; None is an open end.
     """
@@ -49,6 +50,7 @@ class ModelCard:
     metrics: Mapping[str, float]
     data_hash: str
     bounds: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    measured_anew: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=installed_versions)
 
 
@@ -100,7 +102,13 @@ def render_card(
         ),
         "## Metrics of this step",
         "Intervals are mean ± 1.96 standard errors, within 0 to 1 for shares. KL is in nats per "
-        "token, against the model the trial started from.",
+        "token, against the model the trial started from."
+        + (
+            " Where a metric was measured in the sweep's finals, on prompts that no decision had "
+            "seen, that number stands here, with a bootstrap interval."
+            if card.measured_anew
+            else ""
+        ),
         _table(("metric", "value", "95 % interval", "bound"), _metric_rows(card)),
     ]
     return "\n\n".join(sections) + "\n"
@@ -133,7 +141,10 @@ def _metric_rows(card: ModelCard) -> list[tuple[str, ...]]:
             continue
         error = card.metrics.get(f"{name}_stderr")
         interval = ""
-        if error is not None:
+        if name in card.measured_anew:
+            value, low, high = card.measured_anew[name]
+            interval = f"{low:.4g} to {high:.4g}"
+        elif error is not None:
             low, high = interval_95(name, value, error)
             interval = f"{low:.4g} to {high:.4g}"
         rows.append((name, f"{value:.4g}", interval, _bound(card.bounds.get(name))))

@@ -1,28 +1,33 @@
-"""`best.json`: the winner, what it is compared with, and why it won."""
+"""`best.json`: the winner, what it is compared with, and why it won.
+
+Where finals were held, theirs is the number and the search's own stands beside it: that one is the
+luckiest of many, and so biased upward.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from easyds_tune.journal.intervals import interval_95
-from easyds_tune.journal.replay import Report, SweepRecord
+from easyds_tune.journal.replay import Report, SweepRecord, TrialRecord
+from easyds_tune.results.bootstrap import Estimate
 from easyds_tune.results.files import replacing
+from easyds_tune.results.finals import Finalist, Settled, settle
 from easyds_tune.results.ranking import (
     RankedTrial,
     find_default,
     find_winner,
-    finite_metric,
     rank,
     stderr_name,
 )
-from easyds_tune.results.text import format_measured
+from easyds_tune.results.why import difference_of, nearest_miss, reasons
 
 BEST_NAME = "best.json"
-SCHEMA_VERSION = 1
-_KL = "eval/kl"
+SCHEMA_VERSION = 2
 _RUNNERS_UP = 3
 
 
@@ -31,20 +36,18 @@ def best_json(record: SweepRecord) -> dict[str, Any]:
 
     Paths are relative to the sweep's folder; a metric that is not finite is null.
     """
-    ranking = rank(record)
-    winner, default = find_winner(ranking), find_default(ranking)
-    rivals = [other for other in ranking if other.is_fit and other is not winner]
+    settled = settle(record)
+    compared = _by_search(record) if settled is None else _by_finals(record, settled)
     return {
         "version": SCHEMA_VERSION,
         "sweep": record.name,
         "algorithm": record.algorithm,
         "objective": {"metric": record.objective.metric, "mode": record.objective.mode},
-        "trials": len(ranking),
-        "winner": None if winner is None else _describe(winner),
-        "why": _explain(record, ranking, winner, default),
-        "default": None if default is None else _describe(default),
-        "gain_over_default": _gain(winner, default),
-        "runners_up": [] if winner is None else [_describe(o) for o in rivals[:_RUNNERS_UP]],
+        "bounds": [asdict(bound) for bound in record.bounds],
+        "trials": len(record.trials),
+        "judged_by": "search" if settled is None else "finals",
+        **compared,
+        "why": " ".join(reasons(record, settled)),
     }
 
 
@@ -57,17 +60,90 @@ def write_best(record: SweepRecord, folder: Path) -> Path:
     return path
 
 
-def _describe(ranked: RankedTrial) -> dict[str, Any]:
+def _by_finals(record: SweepRecord, settled: Settled) -> dict[str, Any]:
+    """Who won the finals, and by how much, on the reporting half of their prompts."""
+    metric = record.objective.metric
+    rivals = [f for f in settled.finalists if f.is_feasible and f is not settled.winner]
+
+    def describe(finalist: Finalist | None) -> dict[str, Any] | None:
+        return None if finalist is None else _describe_finalist(finalist, metric)
+
     return {
-        "trial": ranked.trial.id,
-        "state": str(ranked.trial.state),
-        "step": ranked.step,
-        "checkpoint": ranked.checkpoint,
+        "winner": describe(settled.winner),
+        "default": describe(settled.default),
+        "gain_over_default": _gain(settled.over_default),
+        "gain_over_runner_up": _gain(settled.over_runner_up),
+        "runners_up": [describe(rival) for rival in rivals[:_RUNNERS_UP]],
+        "nearest_miss": describe(settled.nearest_miss),
+    }
+
+
+def _by_search(record: SweepRecord) -> dict[str, Any]:
+    """Who has the best report, and by how much, as the search measured it."""
+    ranking = rank(record)
+    winner, default = find_winner(ranking), find_default(ranking)
+    rivals = [ranked for ranked in ranking if ranked.is_fit and ranked is not winner]
+    # A default that failed or broke a bound is no measure, whatever it scored.
+    measure = default if default is not None and default.is_fit else None
+    nearest = nearest_miss(ranking)
+
+    def gain(other: RankedTrial | None) -> dict[str, Any] | None:
+        known = winner is not None and other is not None
+        return _gain(difference_of(winner, other)) if known else None  # type: ignore[arg-type]
+
+    return {
+        "winner": None if winner is None else _describe_ranked(winner),
+        "default": None if default is None else _describe_ranked(default),
+        "gain_over_default": gain(measure),
+        "gain_over_runner_up": gain(rivals[0] if rivals else None),
+        "runners_up": [] if winner is None else [_describe_ranked(o) for o in rivals[:_RUNNERS_UP]],
+        "nearest_miss": None if nearest is None else _describe_ranked(nearest),
+    }
+
+
+def _describe_finalist(finalist: Finalist, metric: str) -> dict[str, Any]:
+    """A finalist: its objective on the reporting half, its other metrics on all finals prompts."""
+    report = next((r for r in finalist.trial.reports if r.step == finalist.step), None)
+    metrics = {} if report is None else _with_intervals(report)
+    for name, measured in {**finalist.metrics, metric: finalist.reported}.items():
+        metrics[name] = {**_measured(measured), "search": metrics.get(name)}
+    return {
+        **_place(finalist.trial, finalist.step, finalist.checkpoint),
+        **_measured(finalist.reported),
+        "search": {"value": finalist.search, "stderr": finalist.search_stderr},
+        "trainings": list(finalist.trainings),
+        "violation": finalist.violation,
+        "metrics": metrics,
+    }
+
+
+def _describe_ranked(ranked: RankedTrial) -> dict[str, Any]:
+    return {
+        **_place(ranked.trial, ranked.step, ranked.checkpoint),
         "value": ranked.value,
         "stderr": ranked.stderr,
-        "params": ranked.trial.params,
+        "violation": ranked.violation,
         "metrics": {} if ranked.report is None else _with_intervals(ranked.report),
     }
+
+
+def _place(trial: TrialRecord, step: int | None, checkpoint: str | None) -> dict[str, Any]:
+    return {
+        "trial": trial.id,
+        "state": str(trial.state),
+        "step": step,
+        "checkpoint": checkpoint,
+        "params": trial.params,
+    }
+
+
+def _measured(measured: Estimate) -> dict[str, Any]:
+    return {"value": measured.value, "interval_95": [measured.low, measured.high]}
+
+
+def _gain(gap: Estimate | None) -> dict[str, Any] | None:
+    """What was gained; `distinguishable` is false where that may be chance."""
+    return None if gap is None else {**_measured(gap), "distinguishable": not gap.holds_zero}
 
 
 def _with_intervals(report: Report) -> dict[str, dict[str, Any]]:
@@ -84,77 +160,3 @@ def _with_intervals(report: Report) -> dict[str, dict[str, Any]]:
             interval = list(interval_95(name, value, stderr))
             described[name] |= {"stderr": stderr, "interval_95": interval}
     return described
-
-
-def _gain(
-    winner: RankedTrial | None, default: RankedTrial | None
-) -> dict[str, float | None] | None:
-    """What searching bought; None where the default failed or broke a bound, whatever it scored."""
-    if winner is None or default is None or not default.is_fit:
-        return None
-    return _difference(winner, default)
-
-
-def _difference(one: RankedTrial, other: RankedTrial) -> dict[str, float | None] | None:
-    """`one` minus `other`, None where one has no value.
-
-    The errors are added as if independent, which common prompts make too wide rather than too
-    narrow.
-    """
-    if one.value is None or other.value is None:
-        return None
-    both = one.stderr is not None and other.stderr is not None
-    stderr = math.hypot(one.stderr or 0.0, other.stderr or 0.0) if both else None
-    return {"value": one.value - other.value, "stderr": stderr}
-
-
-def _explain(
-    record: SweepRecord,
-    ranking: list[RankedTrial],
-    winner: RankedTrial | None,
-    default: RankedTrial | None,
-) -> str:
-    metric = record.objective.metric
-    if winner is None:
-        return f"No trial is fit to win: none of {len(ranking)} kept a finite {metric}."
-    extreme = "highest" if record.objective.mode == "max" else "lowest"
-    parts = [
-        f"Trial {winner.trial.id} at step {winner.step} has the {extreme} {metric}, "
-        f"{format_measured(winner.value, winner.stderr)}, of {_count(ranking)}."
-    ]
-    if metric != _KL and winner.report is not None:
-        # A high reward far from the start is often a reward model fooled by broken text.
-        kl = finite_metric(winner.report, _KL)
-        if kl is not None:
-            far = format_measured(kl, finite_metric(winner.report, stderr_name(_KL)))
-            parts.append(f"It moved {far} nats per token away from the model it started from.")
-    if winner is default:
-        parts.append("It is the default configuration: the search found nothing better.")
-    elif default is not None and default.value is not None:
-        unfit = "" if default.is_fit else f" ({default.trial.state})"
-        parts.append(f"The default configuration{unfit} has {_compare(winner, default)}.")
-    rival = next((o for o in ranking if o.is_fit and o not in (winner, default)), None)
-    if rival is not None:
-        parts.append(f"The runner-up, trial {rival.trial.id}, has {_compare(winner, rival)}.")
-    if winner.checkpoint is None:
-        parts.append("It has no checkpoint, so it cannot be exported.")
-    return " ".join(parts)
-
-
-def _count(ranking: list[RankedTrial]) -> str:
-    """The trials that were compared, in words."""
-    fit = sum(ranked.is_fit for ranked in ranking)
-    if fit == len(ranking):
-        return f"{fit} trial" if fit == 1 else f"{fit} trials"
-    return "the 1 trial fit to win" if fit == 1 else f"the {fit} trials fit to win"
-
-
-def _compare(winner: RankedTrial, other: RankedTrial) -> str:
-    """The other's value, and whether the gap is more than two standard errors."""
-    text = format_measured(other.value, other.stderr)
-    gap = _difference(winner, other)
-    if gap is None or gap["value"] is None or not gap["stderr"]:
-        return text
-    if abs(gap["value"]) <= 2 * gap["stderr"]:
-        return f"{text}: within two standard errors, so perhaps by chance"
-    return f"{text}: {abs(gap['value']) / gap['stderr']:.1f} standard errors away"

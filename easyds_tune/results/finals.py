@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import FinalistEvent
-from easyds_tune.journal.replay import SweepRecord, TrialRecord
+from easyds_tune.journal.replay import Report, SweepRecord, TrialRecord
 from easyds_tune.results.bootstrap import Estimate, Sample, difference, estimate
-from easyds_tune.results.ranking import DEFAULT_TRIAL_NUMBER, stderr_name
+from easyds_tune.results.ranking import DEFAULT_TRIAL_NUMBER, find_winner, rank, stderr_name
 
 PICKING, REPORTING = 0, 1
 """Offset of the prompts of each half."""
@@ -119,6 +119,35 @@ def settle(record: SweepRecord) -> Settled | None:
         return difference(*samples)
 
     return Settled(finalists, winner, default, runner_up, over(default), over(runner_up))
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The checkpoint that a sweep hands over; `finalist` is None where no finals were held.
+
+    `checkpoint` is relative to the sweep's folder, None for a trial that wrote none.
+    """
+
+    trial: TrialRecord
+    step: int
+    checkpoint: str | None
+    report: Report
+    finalist: Finalist | None = None
+
+
+def find_best(record: SweepRecord) -> Best | None:
+    """The finals' winner, or the search's where no finals were held; None where nothing is fit."""
+    settled = settle(record)
+    if settled is None:
+        ranked = find_winner(rank(record))
+        if ranked is None or ranked.report is None:
+            return None
+        return Best(ranked.trial, ranked.report.step, ranked.checkpoint, ranked.report)
+    winner = settled.winner
+    if winner is None:
+        return None
+    report = next(r for r in winner.trial.reports if r.step == winner.step)
+    return Best(winner.trial, winner.step, winner.checkpoint, report, winner)
 
 
 def broken_bounds(finalist: Finalist, bounds: tuple[Bound, ...]) -> list[tuple[Bound, str]]:

@@ -41,6 +41,16 @@ def format_difference(value: float, stderr: float | None) -> str:
     return text if text.startswith("-") else f"+{text}"
 
 
+def format_interval(value: float, low: float, high: float) -> str:
+    """A value with its 95 % interval, ``0.842 (95 % interval 0.790 to 0.893)``, all as exact."""
+    width = high - low
+    if not math.isfinite(width) or width < _SMALLEST_FIXED:
+        texts = [format_number(number) for number in (value, low, high)]
+        return "{} (95 % interval {} to {})".format(*texts)
+    decimals = _decimals(width / 4)
+    return f"{value:.{decimals}f} (95 % interval {low:.{decimals}f} to {high:.{decimals}f})"
+
+
 def _decimals(stderr: float) -> int:
     return max(1 - math.floor(math.log10(stderr)), 0)
 

@@ -58,7 +58,7 @@ class TrialActor(tune.Trainable):
         self._reports: Iterator[Report] | None = None
         self._take(config)
         with _failures_kept(self._trial_folder):
-            self._bench = _open_workbench(setting)
+            self._bench = open_workbench_of(setting)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Get ready for the next trial on the same workbench."""
@@ -142,7 +142,7 @@ def _failures_kept(folder: Path) -> Iterator[None]:
         raise
 
 
-def _open_workbench(setting: SweepSetting) -> Workbench:
+def open_workbench_of(setting: SweepSetting) -> Workbench:
     os.chdir(setting.working_folder)
     tempfile.tempdir = setting.scratch
     from easyds_tune.trial.quiet import quiet_libraries

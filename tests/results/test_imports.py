@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-LIGHT = "best bootstrap display files finals load ranking states status table text"
+LIGHT = "best bootstrap display files finals load ranking states status table text why"
 HEAVY = "torch ray pandas numpy tensorboard pyarrow transformers"
 
 
