@@ -7,7 +7,8 @@ first, and then asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,13 +98,9 @@ class Decider:
 
     def __post_init__(self) -> None:
         self._scheduler = make_scheduler(self.rules)
-        for trial, count in _in_order_of_reports(self.record):
-            seen = TrialRecord(
-                trial.id, trial.number, trial.params, trial.source, trial.suggested,
-                reports=trial.reports[:count],
-            )  # fmt: skip
-            if trial.source != "finals":
-                self._scheduler.take_in(seen, self._progress(trial, seen.step))
+        for trial in _as_they_reported(self.record):
+            if trial.source != "finals" and not self._is_stopped(trial):
+                self._scheduler.take_in(trial, self._progress(trial, trial.step))
 
     def on_report(self, trial_id: str, is_last: bool) -> Verdict:
         """What the newest report of a trial means. The guard outranks every scheduler.
@@ -155,6 +152,11 @@ class Decider:
             return self._proposal()
         return self._retraining()
 
+    def _is_stopped(self, trial: TrialRecord) -> bool:
+        """Whether the guard stops a trial at its newest report, which no scheduler then sees."""
+        found = inspect(trial, self.record.objectives, self.rules.bounds)
+        return found is not None and found.state is not None
+
     def _reason_to_end(self, now: float) -> str | None:
         if self._ended is None:
             self._ended = reason_to_stop(self.record, self.rules, now)
@@ -198,11 +200,12 @@ class Decider:
         return step * self._units[trial.id]
 
 
-def _in_order_of_reports(record: SweepRecord) -> list[tuple[TrialRecord, int]]:
-    """Each trial with how many of its reports were there, once a report, as they came in."""
+def _as_they_reported(record: SweepRecord) -> Iterator[TrialRecord]:
+    """Each trial as it was at each of its reports, in the order of the journal."""
     found = [
-        (report.time, trial.number, trial, count)
+        (report.seq, trial, count)
         for trial in record.trials.values()
         for count, report in enumerate(trial.reports, start=1)
     ]
-    return [(trial, count) for _, _, trial, count in sorted(found, key=lambda item: item[:2])]
+    for _, trial, count in sorted(found, key=lambda item: item[0]):
+        yield dataclasses.replace(trial, reports=trial.reports[:count])

@@ -29,7 +29,7 @@ from easyds_tune.journal.events import (
 
 
 class Report(NamedTuple):
-    """The metrics of one trial at one step; `time` in unix seconds.
+    """The metrics of one trial at one step; `time` in unix seconds, `seq` its line's number.
 
     Values are packed and the names shared: a million reports take a fifth of what dicts would.
     """
@@ -38,6 +38,7 @@ class Report(NamedTuple):
     time: float
     names: tuple[str, ...]
     values: array[float]
+    seq: int = 0
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -143,12 +144,12 @@ class SweepRecord:
         """
         match entry.event:
             case ReportEvent() as event:
-                report = self._pack(event, entry.time)
+                report = self._pack(event, entry)
                 self._trial(event.trial, entry).add_report(report)
             case CheckpointEvent() as event:
                 self._trial(event.trial, entry).checkpoints[event.step] = event.path
             case DecideEvent() as event:
-                self._trial(event.trial, entry).decisions.append(event)
+                self._decide(event, entry)
             case SuggestEvent() as event:
                 self._suggest(event, entry)
             case StartEvent() as event:
@@ -179,6 +180,13 @@ class SweepRecord:
             seed=event.seed,
         )
 
+    def _decide(self, event: DecideEvent, entry: Entry) -> None:
+        trial = self._trial(event.trial, entry)
+        trial.decisions.append(event)
+        if event.action == "promote":
+            trial.state = TrialState.RUNNING  # and starts once it has got its slot
+            trial.ended = None
+
     def _start(self, event: StartEvent, entry: Entry) -> None:
         trial = self._trial(event.trial, entry)
         self.final = None
@@ -202,10 +210,11 @@ class SweepRecord:
             raise JournalError(f"event {entry.seq}: trial {trial_id} was never suggested")
         return trial
 
-    def _pack(self, event: ReportEvent, time: float) -> Report:
+    def _pack(self, event: ReportEvent, entry: Entry) -> Report:
         names = tuple(event.metrics)
         shared = self._metric_names.setdefault(names, names)
-        return Report(event.step, time, shared, array("d", event.metrics.values()))
+        values = array("d", event.metrics.values())
+        return Report(event.step, entry.time, shared, values, entry.seq)
 
 
 def replay(entries: Iterable[Entry]) -> SweepRecord:

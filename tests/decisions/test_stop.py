@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from easyds_tune.decisions.decider import Over
+from easyds_tune.journal.events import TrialState
+from easyds_tune.spec.stop import StopSpec
+from tests.decisions.racing import KL, Race, by_x
+
+
+def counted(params: dict[str, Any], step: int) -> dict[str, float]:
+    return by_x(params, step) | {"train/num_tokens": 100.0 * step}
+
+
+def test_tokens_end_the_search_at_the_next_report() -> None:
+    race = Race(counted, scheduler="none", stop=StopSpec(tokens=4000))
+    record = race.run()
+    # 2,700 by the default; 1,300 more are reached at the second trial's report at step 15.
+    assert race.steps() == {"000": 27, "001": 15}
+    assert record.trials["001"].state is TrialState.PRUNED
+    assert record.trials["001"].decisions[-1].reason == (
+        "4200 tokens were trained on, the limit is 4000"
+    )
+    assert race.decider.next(race.now) == Over("4200 tokens were trained on, the limit is 4000")
+
+
+def test_a_paused_trial_loses_when_the_search_ends() -> None:
+    race = Race(counted, scheduler="halving", stop=StopSpec(tokens=3500))
+    record = race.run()
+    states = {trial.state for trial in record.trials.values()}
+    assert states == {TrialState.COMPLETED, TrialState.PRUNED}
+
+
+def test_hours_count_from_the_sweeps_begin() -> None:
+    race = Race(by_x, scheduler="none", stop=StopSpec(hours=10 / 3600))
+    race.run()
+    assert race.now == 10
+
+
+@pytest.mark.parametrize(("gpus", "trials"), [(0.0, 4), (2.0, 2)])
+def test_gpu_hours_count_busy_slots_times_their_gpus(gpus: float, trials: int) -> None:
+    """Every trial takes nine seconds, and its record says one."""
+    race = Race(by_x, scheduler="none", gpus=gpus, stop=StopSpec(gpu_hours=4 / 3600))
+    race.run()
+    assert len(race.record.trials) <= trials
+
+
+def test_no_improvement_counts_trials_since_the_best_one() -> None:
+    race = Race(by_x, [5.0, 1.0, 9.0, 2.0, 3.0, 4.0, 99.0], scheduler="none",
+                stop=StopSpec(no_improvement=3))  # fmt: skip
+    race.run()
+    assert len(race.record.trials) == 7  # the default, and six; 99 is never tried
+
+
+def test_what_lies_outside_of_a_bound_is_no_improvement() -> None:
+    def curve(params: dict[str, Any], step: int) -> dict[str, float]:
+        return {"eval/reward": params["x"], "eval/kl": params["x"] / 20}
+
+    race = Race(curve, [1.0, 50.0, 60.0, 70.0, 80.0], scheduler="none", bounds=(KL,),
+                stop=StopSpec(no_improvement=3))  # fmt: skip
+    race.run()
+    assert len(race.record.trials) == 5
