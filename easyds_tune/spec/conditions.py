@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from easyds_tune.spec.search import Param
+from easyds_tune.spec.search import ChoiceParam, IntParam, Param
 
 
 def allowed_values(wanted: Any) -> list[Any]:
@@ -55,6 +55,73 @@ def active_paths(space: Mapping[str, Param], params: Mapping[str, Any]) -> list[
             found.append(path)
             if path in params:
                 active[path] = params[path]
+    return found
+
+
+def requirements(space: Mapping[str, Param], path: str) -> dict[str, list[Any]]:
+    """All that has to hold for a field to be searched: field -> values, none where it never is.
+
+    What the fields named by its `when` need themselves is in it.
+    """
+    found: dict[str, list[Any]] = {}
+    for one in (path, *_ancestors(space, path)):
+        for field, wanted in (space[one].when or {}).items():
+            values = allowed_values(wanted)
+            if field in found:
+                values = [v for v in found[field] if any(is_same(v, other) for other in values)]
+            found[field] = values
+    return found
+
+
+def contains(param: Param, value: Any) -> bool:
+    """Whether a search could propose this value: it is listed, or in range and on the grid."""
+    if isinstance(param, ChoiceParam):
+        return any(is_same(choice, value) for choice in param.choice)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    step = 1 if isinstance(param, IntParam) and param.step is None else param.step
+    steps = (value - param.low) / step if step else 0.0
+    return param.low <= value <= param.high and abs(steps - round(steps)) < 1e-8
+
+
+def listed(param: Param) -> int | None:
+    """How many values a search of a field can propose; None for a range without steps."""
+    if isinstance(param, ChoiceParam):
+        return len(param.choice)
+    if isinstance(param, IntParam):
+        return (param.high - param.low) // (param.step or 1) + 1
+    return None if param.step is None else int((param.high - param.low) / param.step + 1e-8) + 1
+
+
+def count_configurations(space: Mapping[str, Param]) -> int | None:
+    """How many configurations a space holds; None where a range without steps is in it."""
+    order = ordered_paths(space)
+    sizes = {path: listed(param) for path, param in space.items()}
+    told_apart = {path: _values_named(space, path) for path in order}
+
+    def count(position: int, params: dict[str, Any]) -> int:
+        if position == len(order):
+            return 1
+        path = order[position]
+        if not holds(space[path], params):
+            return count(position + 1, params)
+        size, named = sizes[path], told_apart[path]
+        assert size is not None
+        if not named:
+            return size * count(position + 1, params)
+        found = sum(count(position + 1, params | {path: value}) for value in named)
+        return found + (size - len(named)) * count(position + 1, params | {path: object()})
+
+    return None if None in sizes.values() else count(0, {})
+
+
+def _values_named(space: Mapping[str, Param], path: str) -> list[Any]:
+    """The values of a field that another's `when` names, once each."""
+    found: list[Any] = []
+    for param in space.values():
+        for value in allowed_values((param.when or {}).get(path, [])):
+            if contains(space[path], value) and not any(is_same(value, seen) for seen in found):
+                found.append(value)
     return found
 
 

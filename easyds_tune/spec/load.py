@@ -15,14 +15,10 @@ from pydantic import ValidationError
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.algorithm import PPOSpec
 from easyds_tune.spec.base import Spec, written_fields
-from easyds_tune.spec.check import (
-    SEARCHABLE,
-    fixed_because,
-    missing_files,
-    param_problems,
-    spec_problems,
-)
+from easyds_tune.spec.check import missing_files, spec_problems
+from easyds_tune.spec.check_search import SEARCHABLE, fixed_because, param_problems
 from easyds_tune.spec.data import DataSpec
+from easyds_tune.spec.finals import FinalsSpec
 from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.spec.messages import did_you_mean, validation_problems
 from easyds_tune.spec.model import ModelSpec
@@ -126,6 +122,15 @@ def _inline_search_space(raw: dict[str, Any], spec_path: Path | None) -> None:
     raise SpecError([f"search_space: no file {name!r} here or in search_spaces/{hint}"])
 
 
+def _find_space_file(raw: dict[str, Any], spec_path: Path) -> None:
+    """A space file may stand beside its spec."""
+    name = raw.get("space_file")
+    if isinstance(name, str) and name and not os.path.isfile(name):
+        beside = spec_path.parent / name
+        if os.path.isfile(beside):
+            raw["space_file"] = str(beside)
+
+
 def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> None:
     """Apply `a.b=c` overrides in place; the value is read as YAML."""
     problems = []
@@ -183,6 +188,7 @@ def load_sweep(
             if isinstance(raw.get("search_space"), str):
                 del raw["search_space"]
     raw.setdefault("name", path.stem)
+    _find_space_file(raw, path)
     return validate(raw, problems, on_this_machine=on_this_machine)
 
 
@@ -236,6 +242,7 @@ def _file_problems(raw: dict[str, Any]) -> list[str]:
         _section(JudgeSpec, raw.get("judge")),
         _section(DataSpec, raw.get("data")),
         _section(PPOSpec, raw.get("algorithm")),
+        _section(FinalsSpec, raw.get("finals")),
     )
 
 

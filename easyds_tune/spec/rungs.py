@@ -16,6 +16,8 @@ def scheduler_type(spec: SweepSpec, slots: int | None = None) -> str:
     """The scheduler with `auto` decided; slots: this machine's by default."""
     if spec.scheduler.type != "auto":
         return spec.scheduler.type
+    if len(spec.objectives) > 1:  # which no rung can rank
+        return "none"
     slots = slot_count(spec.resources) if slots is None else slots
     return "halving" if slots <= FEW_SLOTS else "asha"
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from easyds_tune.spec.base import LARGEST, Spec
 
-LOWER_IS_BETTER = ("eval/loss", "eval/kl")
+LOWER_IS_BETTER = ("eval/loss", "eval/kl", "time/", "train/num_tokens")
 """What the metrics begin with that are better when lower."""
 
 
@@ -140,7 +140,8 @@ class SchedulerSpec(Spec):
     type: Literal["auto", "asha", "asha_stop", "halving", "median", "none"] = "auto"
     """`asha` lets a trial wait at each rung until it is among the best; `asha_stop` stops it there
     and then; `halving` waits for all of a rung; `median` stops what is worse than the middle one;
-    `none` lets every trial run to its end. `auto` is halving for 4 slots or fewer, else asha."""
+    `none` lets every trial run to its end. `auto` is none for several objectives, else halving
+    for 4 slots or fewer, else asha."""
     grace_period: int | None = Field(None, ge=1, le=LARGEST)
     """The first rung, in steps; null lays the rungs by the budget and the number of trials."""
     reduction_factor: float = Field(3, ge=2)

@@ -26,6 +26,7 @@ from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.resources import ResourcesSpec
 from easyds_tune.spec.search import ObjectiveSpec, Param, SchedulerSpec, SearchSpec, param_kind
+from easyds_tune.spec.space_file import own_configuration
 from easyds_tune.spec.stop import StopSpec
 from easyds_tune.spec.training import TrainingSpec
 
@@ -111,7 +112,7 @@ class SweepSpec(Spec):
     stop: StopSpec = StopSpec()
     """What ends the search, besides search.num_trials."""
     finals: FinalsSpec | None = FinalsSpec()
-    """How the best checkpoints are judged anew; null, and always without a judge: not at all."""
+    """How the best checkpoints are judged anew, on fresh prompts or records; null: not at all."""
     resources: ResourcesSpec = ResourcesSpec()
     """The slot of one trial."""
     output: OutputSpec = OutputSpec()
@@ -124,13 +125,6 @@ class SweepSpec(Spec):
             algorithm = raw.get("algorithm")
             is_rm = isinstance(algorithm, dict) and algorithm.get("type") == "rm"
             return {**raw, "objective": {"metric": "eval/accuracy" if is_rm else "eval/reward"}}
-        return raw
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_finals_without_a_judge(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and "finals" not in raw and raw.get("judge") is None:
-            return {**raw, "finals": None}
         return raw
 
     @field_validator("objectives", mode="before")
@@ -187,7 +181,8 @@ class SweepSpec(Spec):
     @property
     def searches_batch(self) -> bool:
         """Whether the effective batch differs between trials; budgets are then in examples."""
-        return any(field in self.search_space for field in batch_fields(self.algorithm))
+        searched = self.default_params() if self.space_file else self.search_space
+        return any(field in searched for field in batch_fields(self.algorithm))
 
     @property
     def examples_per_step(self) -> int:
@@ -205,6 +200,8 @@ class SweepSpec(Spec):
         A field whose `when` does not hold is left out.
         """
         raw = self.model_dump()
+        if self.space_file is not None:
+            return own_configuration(self.space_file, _leaves(raw))
         params = {path: get_path(raw, path) for path in self.search_space}
         active = set(active_paths(self.search_space, params))
         return {path: value for path, value in params.items() if path in active}
@@ -311,6 +308,17 @@ def _takes_fractions(path: str, sections: dict[str, Any]) -> bool:
     if field is None:
         return False
     return float in {field.annotation, *typing.get_args(field.annotation)}
+
+
+def _leaves(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every field that is no mapping, by its dotted path."""
+    found: dict[str, Any] = {}
+    for key, value in raw.items():
+        if isinstance(value, dict):
+            found |= _leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def get_path(raw: dict[str, Any], path: str) -> Any:

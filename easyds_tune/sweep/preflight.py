@@ -21,7 +21,8 @@ from easyds_tune.models.start import load_start_tokenizer, start_of
 from easyds_tune.rewards.check import check_reward_model
 from easyds_tune.spec.algorithm import PPOSpec, length_field, length_limit
 from easyds_tune.spec.base import written_fields
-from easyds_tune.spec.check import NEEDS_HELD_OUT, is_local_path, sweep_problems
+from easyds_tune.spec.check import is_local_path, sweep_problems
+from easyds_tune.spec.check_metrics import NEEDS_HELD_OUT
 from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.judge import RewardModelRewardSpec
 from easyds_tune.spec.resources import resource_problems
@@ -70,7 +71,7 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
     problems = sweep_problems(spec) if new_folder else resource_problems(spec.resources)
     problems += dtype_problems(spec)
     if new_folder:
-        problems += _folder_problems(spec)
+        problems += folder_problems(spec)
     records: SweepRecords | None = None
     model = _ModelCheck()
 
@@ -121,7 +122,7 @@ def _rewards(spec: SweepSpec) -> dict[str, RewardModelRewardSpec]:
     return rewards
 
 
-def _folder_problems(spec: SweepSpec) -> list[str]:
+def folder_problems(spec: SweepSpec) -> list[str]:
     """Why the sweep cannot have its folder: there already, or not to be made."""
     folder = sweep_folder(spec)
     if os.path.lexists(folder):

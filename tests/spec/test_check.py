@@ -8,13 +8,9 @@ from typing import Any
 
 import pytest
 
-from easyds_tune.spec.check import (
-    NEEDS_HELD_OUT,
-    is_local_path,
-    searchable_paths,
-    spec_problems,
-    sweep_problems,
-)
+from easyds_tune.spec.check import is_local_path, spec_problems, sweep_problems
+from easyds_tune.spec.check_metrics import NEEDS_HELD_OUT
+from easyds_tune.spec.check_search import searchable_paths
 from easyds_tune.spec.sweep import SweepSpec
 
 Make = Callable[..., SweepSpec]

@@ -11,8 +11,9 @@ import pytest
 
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.algorithm import PPOSpec
-from easyds_tune.spec.check import searchable_paths, spec_problems, sweep_problems
+from easyds_tune.spec.check import spec_problems, sweep_problems
 from easyds_tune.spec.check_ppo import ppo_notes, reach
+from easyds_tune.spec.check_search import searchable_paths
 from easyds_tune.spec.load import parse_params
 from easyds_tune.spec.sweep import Budget, SweepSpec, trial_spec
 

@@ -61,6 +61,7 @@ FIELDS = st.sampled_from(
     + [f"algorithm.{name}" for name in PPOSpec.model_fields]
     + [f"search_space.algorithm.{name}" for name in PPOSpec.model_fields]
     + list(written_fields(SweepSpec))
+    + ["bounds.eval/kl", "bounds.eval/kl.max", "bounds.train/grad_norm.patience"]
     + ["search_space.training.learning_rate", "search_space.algorithm.beta", "model", "a.b.c"]
 )  # fmt: skip
 
@@ -122,6 +123,8 @@ def mutated_specs(draw: st.DrawFn) -> Any:
 def _reads_files_only(spec: SweepSpec) -> bool:
     """Any other name is looked up on the hub, where there is one to reach."""
     prompts = [spec.judge.prompts] if spec.judge else []
+    if spec.finals and spec.finals.prompts:
+        prompts.append(spec.finals.prompts)
     sources = [*spec.data.train, *(spec.data.eval or []), *prompts]
     return all(os.path.isfile(source.path) for source in sources)
 

@@ -34,8 +34,8 @@ from easyds_tune.spec.sweep import SweepSpec, set_path
         ("algorithm", {}, "algorithm.type: is required and missing"),
         ("training.lora_r", 3, "training.lora_r: unknown key; did you mean model.lora_r?"),
         ("search.trials", 3, "search.trials: unknown key; did you mean num_trials?"),
-        ("search.x", 3, "search.x: unknown key; known here: num_trials, sampler, startup_trials, points, "
-         "points_from, num_points_from"),
+        ("search.x", 3, "search.x: unknown key; known here: num_trials, sampler, startup_trials, "
+         "points, points_from, num_points_from"),
         ("search_space", {"a.b": {"low": 1, "hihg": 2, "high": 3}},
          "search_space.a.b.hihg: unknown key; did you mean high?"),
         ("data.train", [], "data.train: must hold at least 1 value, got []"),
