@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from easyds_tune.cli.common import add_spec_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """SPEC and --set."""
+    """SPEC, --set and --simulate."""
     add_spec_arguments(parser)
+    parser.add_argument(
+        "--simulate",
+        metavar="CURVES",
+        type=Path,
+        help="train nothing: trials report what this file of learning curves says",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     from easyds_tune.sweep.run import run_sweep
 
-    code = run_sweep(spec, written)
+    code = run_sweep(spec, written, simulate=args.simulate)
     folder = f"{spec.output.folder}/{spec.name}"
     if code in (130, 143):
         print(f"interrupted; what is finished is in {folder}")
@@ -32,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nresults in {folder}; next:")
         where = "" if spec.output.folder == "results" else f" --results {spec.output.folder}"
         print(f"  easyds-tune best {spec.name}{where}")
-        print(f"  easyds-tune export {spec.name}{where} --to my-model --merge")
+        if args.simulate is None:
+            print(f"  easyds-tune export {spec.name}{where} --to my-model --merge")
         print(f"  tensorboard --logdir {folder}/tensorboard")
     return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,22 +56,24 @@ class Landscape(Protocol):
 class Curves:
     """A landscape and the judge of one sweep: what trials report, noise included.
 
-    judge: the seed of the judge's prompts and draws, which all trials of a sweep share. The same
-    arguments give the same numbers.
+    judge: the seed of the judge's prompts and draws, which all trials of a sweep share. fixed:
+    parameters of the landscape where a trial does not set them. The same arguments give the same
+    numbers.
     """
 
     landscape: Landscape
     judge: int = 0
+    fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def truth(self, params: Mapping[str, Any], step: int) -> dict[str, float]:
         """The true metrics of a checkpoint."""
-        truth = self.landscape.truth(params, step)
+        truth = self._truth(params, step)
         return {**self._others(truth, step), "eval/reward": truth.reward, "eval/kl": truth.kl,
                 "eval/length": truth.length}  # fmt: skip
 
     def report(self, params: Mapping[str, Any], step: int, seed: int = 0) -> dict[str, float]:
         """What the judge would say of a checkpoint during the search; seed: of the trial."""
-        truth = self.landscape.truth(params, step)
+        truth = self._truth(params, step)
         replies = draw_replies(
             truth, params, step, judge=self.judge, trial=seed, prompts=self.landscape.prompts
         )
@@ -91,7 +93,7 @@ class Curves:
         self, params: Mapping[str, Any], step: int, seed: int, prompts: int
     ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         """Values and weights of a checkpoint on fresh prompts, as a `FinalistEvent` holds them."""
-        truth = self.landscape.truth(params, step)
+        truth = self._truth(params, step)
         replies = draw_replies(
             truth, params, step, judge=self.judge, trial=seed, prompts=prompts, finals=True
         )
@@ -102,6 +104,9 @@ class Curves:
             "eval/length": tokens,
         }
         return values, {"eval/kl": tokens}
+
+    def _truth(self, params: Mapping[str, Any], step: int) -> Truth:
+        return self.landscape.truth({**self.fixed, **params}, step)
 
     def _others(self, truth: Truth, step: int) -> dict[str, float]:
         return {
@@ -131,8 +136,3 @@ def load_landscape(path: Path) -> Landscape:
                 f"YAML; {type(error).__name__}: {error}"
             ]
         ) from error
-
-
-def load_curves(path: Path, judge: int = 0) -> Curves:
-    """The curves of a file, seen by the judge of one sweep. Raises DataError."""
-    return Curves(load_landscape(path), judge)

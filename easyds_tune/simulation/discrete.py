@@ -30,7 +30,7 @@ from easyds_tune.journal.events import (
 )
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.simulation.curves import Curves
-from easyds_tune.simulation.finals import finalist_events
+from easyds_tune.simulation.finals import find_finalists, judge_finalist
 from easyds_tune.spec.sweep import SweepSpec, trial_id
 
 SPEEDS = (0.75, 1.25)
@@ -113,8 +113,8 @@ class _Loop:
         for trial in list(record.trials.values()):
             if trial.state is TrialState.PAUSED:
                 self._apply(FinishEvent(trial.id, TrialState.PRUNED, trial.step, 0.0))
-        for event in finalist_events(record, self._spec, self._curves):
-            self._apply(event)
+        for name, step in find_finalists(record, self._spec):
+            self._apply(judge_finalist(record, self._spec, self._curves, name, step))
         self._result.seconds = self._now
         return self._result
 

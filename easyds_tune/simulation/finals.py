@@ -1,4 +1,4 @@
-"""The finals of a simulated sweep: the same choice and the same events, judged on curves."""
+"""The finals of a simulated sweep: the same events, judged on curves."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ PROMPTS_PER_JUDGE_PROMPT = 2
 """Finals prompts where the spec names no number, for each prompt of the judge."""
 
 
-def finalist_events(record: SweepRecord, spec: SweepSpec, curves: Curves) -> list[FinalistEvent]:
-    """The finalists of a finished search, judged on fresh prompts; none without finals."""
-    if spec.finals is None:
+def find_finalists(record: SweepRecord, spec: SweepSpec) -> list[tuple[str, int]]:
+    """(trial, step) of who enters the finals of a finished search; nobody where there are none."""
+    if spec.finals is None or len(spec.objectives) > 1:
         return []
-    prompts = spec.finals.num_prompts or PROMPTS_PER_JUDGE_PROMPT * curves.landscape.prompts
     chosen = choose_finalists(record, spec.finals.top)
-    chosen += retrained_finalists(record, chosen)
-    return [_judge(record, spec, curves, name, step, prompts) for name, step in chosen]
+    return chosen + retrained_finalists(record, chosen)
 
 
-def _judge(
-    record: SweepRecord, spec: SweepSpec, curves: Curves, name: str, step: int, prompts: int
+def judge_finalist(
+    record: SweepRecord, spec: SweepSpec, curves: Curves, name: str, step: int
 ) -> FinalistEvent:
+    """A checkpoint on fresh prompts."""
+    assert spec.finals is not None
+    prompts = spec.finals.num_prompts or PROMPTS_PER_JUDGE_PROMPT * curves.landscape.prompts
     trial = record.trials[name]
     seed = spec.seed if trial.seed is None else trial.seed
     values, weights = curves.finals(trial.params, step, seed, prompts)

@@ -1,0 +1,74 @@
+"""Turn the journal of a sweep that was trained for real into a recorded landscape.
+
+`python -m tests.benchmarks.decisions.record JOURNAL LANDSCAPE.json`. Metrics stand as reported;
+what reads them smooths them. Trials that did not come to their end are left out, and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from easyds_tune.journal.events import TrialState
+from easyds_tune.journal.reader import read_events
+from easyds_tune.journal.replay import SweepRecord, TrialRecord, replay
+
+METRICS = (
+    "eval/reward", "eval/reward_stderr", "eval/kl", "eval/kl_stderr", "eval/length",
+    "train/loss", "train/grad_norm",
+)  # fmt: skip
+STILL = 1e-3
+"""KL below which a policy counts as the model it started from."""
+
+
+def landscape(record: SweepRecord, prompts: int) -> dict[str, Any]:
+    """The JSON of a recorded landscape; prompts: of the judge that was asked."""
+    trials = [t for t in record.trials.values() if t.state is TrialState.COMPLETED]
+    steps = [report.step for report in trials[0].reports]
+    last = [trial.reports[-1].metrics for trial in trials]
+    still = [
+        report.metrics["eval/reward"]
+        for trial in trials
+        for report in trial.reports
+        if report.metrics["eval/kl"] < STILL
+    ]
+    return {
+        "sweep": record.name,
+        "algorithm": record.algorithm,
+        "left_out": len(record.trials) - len(trials),
+        "space": record.space,
+        "prompts": prompts,
+        "steps": steps,
+        "tokens_per_step": _median(last, "train/num_tokens") / steps[-1],
+        "seconds_per_step": _median(last, "time/train_seconds") / steps[-1],
+        "start": statistics.fmean(still),
+        "trials": [_trial(trial) for trial in trials],
+    }
+
+
+def _trial(trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "params": trial.params,
+        "metrics": {
+            name: [_short(report.metrics[name]) for report in trial.reports] for name in METRICS
+        },
+    }
+
+
+def _median(metrics: list[dict[str, float]], name: str) -> float:
+    return statistics.median(found[name] for found in metrics)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+if __name__ == "__main__":
+    journal, target = Path(sys.argv[1]), Path(sys.argv[2])
+    found = landscape(replay(read_events(journal)), prompts=128)
+    rows = ",\n".join(json.dumps(trial) for trial in found.pop("trials"))
+    head = json.dumps(found, indent=1).removesuffix("\n}")
+    target.write_text(f'{head},\n "trials": [\n{rows}\n]}}\n', encoding="utf-8")
