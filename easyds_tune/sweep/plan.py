@@ -13,11 +13,13 @@ import yaml
 
 from easyds_tune.errors import DataError, SpecError
 from easyds_tune.spec.algorithm import length_field
-from easyds_tune.spec.check import ADAPTER_CONFIG, sweep_problems
+from easyds_tune.spec.bounds import BoundSpec
+from easyds_tune.spec.check import ADAPTER_CONFIG, budget_problems, sweep_problems
 from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.model import ModelSpec
+from easyds_tune.spec.notes import decision_notes
 from easyds_tune.spec.resources import gpus_of, slot_count
-from easyds_tune.spec.rungs import rungs
+from easyds_tune.spec.rungs import rungs, scheduler_type
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.trial.records import SweepRecords, records_of
 
@@ -39,6 +41,9 @@ def plan_text(spec: SweepSpec) -> str:
         records = records_of(spec)
     except DataError as error:
         problems += error.problems
+    else:
+        if spec.training.max_steps is None:
+            problems += budget_problems(spec, len(records.train))
     if problems:
         raise SpecError(problems)
     resolved = yaml.safe_dump(spec.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
@@ -56,13 +61,17 @@ def _summary(spec: SweepSpec, records: SweepRecords) -> list[str]:
         f"{len(records.prompts)} judge prompts",
         *(f"note: {note}" for note in records.notes),
         *(f"note: {note}" for note in ppo_notes(spec, len(records.train))),
+        *(f"note: {note}" for note in decision_notes(spec)),
         f"trials: {spec.search.num_trials}, the first is the configuration above",
         f"slots: {slot_count(spec.resources)} at a time, each {slot}",
         f"steps: {budget.max_steps} a trial, evaluated every {budget.eval_steps}"
         f"{_per_batch(spec)}{_per_record(spec)}",
         _rung_line(spec, len(records.train)),
         _disk_line(spec, evaluations),
-        f"objective: {spec.objective.metric} ({spec.objective.mode})",
+        _objective_line(spec),
+        *_bound_lines(spec),
+        *_stop_lines(spec),
+        *_finals_lines(spec, records),
         *(["trust_remote_code: ON, the model's own Python code will run"]
           if spec.model.trust_remote_code else []),
     ]  # fmt: skip
@@ -82,15 +91,69 @@ def _per_record(spec: SweepSpec) -> str:
 
 
 def _rung_line(spec: SweepSpec, train_records: int) -> str:
-    milestones = rungs(spec, train_records)
+    milestones, kind = rungs(spec, train_records), scheduler_type(spec)
     if not milestones:
-        return "rungs: none, every trial runs to its end"
+        why = "" if kind == "none" else f" ({kind}: too few trials or evaluations)"
+        return f"rungs: none, every trial runs to its end{why}"
     unit = "examples" if spec.searches_batch else "step"
+    if kind == "median":
+        return (
+            f"rungs: every evaluation from {unit} {milestones[0]} on; a trial stops where it is "
+            "worse than the middle one (median)"
+        )
     factor = spec.scheduler.reduction_factor
     return (
         f"rungs: {unit} {', '.join(map(str, milestones))}; at each the best 1/{factor:g} go on "
-        f"({spec.scheduler.type})"
+        f"({kind})"
     )
+
+
+def _objective_line(spec: SweepSpec) -> str:
+    several = "; the first ranks" if len(spec.objectives) > 1 else ""
+    names = [f"{objective.metric} ({objective.mode})" for objective in spec.objectives]
+    return f"objective: {', '.join(names)}{several}"
+
+
+def _bound_lines(spec: SweepSpec) -> list[str]:
+    told = [f"{metric} {_within(bound)}" for metric, of in spec.bounds.items() for bound in of]
+    return [f"bounds: {'; '.join(told)}"] if told else []
+
+
+def _within(bound: BoundSpec) -> str:
+    if bound.min is None:
+        limits = f"at most {bound.max:g}"
+    elif bound.max is None:
+        limits = f"at least {bound.min:g}"
+    else:
+        limits = f"{bound.min:g} to {bound.max:g}"
+    start = f" from step {bound.from_step}" if bound.from_step else ""
+    patience = f", {bound.patience} reports in a row" if bound.patience > 1 else ""
+    return f"{limits}{start}{patience} ({'stops' if bound.hard else 'infeasible'} outside)"
+
+
+def _stop_lines(spec: SweepSpec) -> list[str]:
+    stop = spec.stop
+    limits = {
+        "tokens": stop.tokens,
+        "GPU-hours": stop.gpu_hours,
+        "hours": stop.hours,
+        "trials without an improvement": stop.no_improvement,
+    }
+    told = [f"{limit:g} {what}" for what, limit in limits.items() if limit is not None]
+    return [f"stop: after {', or '.join(told)}, if that is before the last trial"] if told else []
+
+
+def _finals_lines(spec: SweepSpec, records: SweepRecords) -> list[str]:
+    finals = spec.finals
+    if finals is None or not records.hold_finals:
+        return ["finals: none, best shows the search's own number, which is biased upward"]
+    what = "held-out records" if records.finals_held_out else "fresh prompts"
+    count = len(records.finals_held_out) or len(records.finals_prompts)
+    again = f"; each is trained again on {finals.seeds} new seeds" if finals.seeds else ""
+    return [
+        f"finals: the {finals.top} best checkpoints on {count} {what}, half to pick the winner and "
+        f"half to report it{again}"
+    ]
 
 
 def _disk_line(spec: SweepSpec, evaluations: int) -> str:
@@ -101,7 +164,8 @@ def _disk_line(spec: SweepSpec, evaluations: int) -> str:
         for change in _rank_choices(spec)
     ]
     known = [weights for weights in largest if weights is not None]
-    count = spec.search.num_trials * evaluations
+    retrained = spec.finals.top * spec.finals.seeds if spec.finals else 0
+    count = (spec.search.num_trials + retrained) * evaluations
     if not known:
         return f"disk: {count} checkpoints at most; their size is known once the model is fetched"
     # An adapter that the policy starts from is saved as one with the policy's own.

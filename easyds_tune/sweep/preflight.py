@@ -21,10 +21,11 @@ from easyds_tune.models.start import load_start_tokenizer, start_of
 from easyds_tune.rewards.check import check_reward_model
 from easyds_tune.spec.algorithm import PPOSpec, length_field, length_limit
 from easyds_tune.spec.base import written_fields
-from easyds_tune.spec.check import is_local_path, sweep_problems
+from easyds_tune.spec.check import budget_problems, is_local_path, sweep_problems
 from easyds_tune.spec.check_metrics import NEEDS_HELD_OUT
 from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.judge import RewardModelRewardSpec
+from easyds_tune.spec.notes import decision_notes
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.check_training import dtype_problems, schedule_problems
@@ -96,6 +97,8 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
         problems.extend(error.problems)
     collect(check_model, "model.model_name_or_path")
     problems += schedule_problems(spec, model.fitting)
+    if spec.training.max_steps is None and model.fitting:
+        problems += budget_problems(spec, model.fitting)
     for section, reward in _rewards(spec).items():
         collect(
             lambda reward=reward: (  # type: ignore[misc]
@@ -108,6 +111,8 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
     if problems or records is None:
         raise SpecError(list(dict.fromkeys(problems)))
     notes = records.notes + model.notes + ppo_notes(spec, model.fitting)
+    if new_folder:
+        notes += decision_notes(spec)
     parts = vars(records) | {"notes": notes}
     return CheckedRecords(**parts, fitting=model.fitting)
 

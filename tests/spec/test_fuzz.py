@@ -73,7 +73,7 @@ def _small_working_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (folder / "data" / "easyds").mkdir(parents=True)
     (folder / "data" / "models").symlink_to(ROOT / "data" / "models")
     (folder / "search_spaces").symlink_to(ROOT / "search_spaces")
-    for name in ("sft", "preferences", "prompts", "judge_prompts"):
+    for name in ("sft", "preferences", "prompts", "judge_prompts", "finals_prompts"):
         lines = (ROOT / "data" / "easyds" / f"{name}.jsonl").read_text("utf-8").split("\n")[:20]
         (folder / "data" / "easyds" / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
     before = Path.cwd()

@@ -1,0 +1,39 @@
+"""What may be right about a sweep's decisions but deserves a word before it starts."""
+
+from __future__ import annotations
+
+from easyds_tune.spec.rungs import scheduler_type
+from easyds_tune.spec.search import ChoiceParam
+from easyds_tune.spec.sweep import SweepSpec
+
+NO_MEMORY = ("qmc", "random", "grid")
+"""Samplers that learn nothing from trials, so nothing of bounds either."""
+
+
+def decision_notes(spec: SweepSpec, slots: int | None = None) -> list[str]:
+    """Where a sampler ignores bounds, pruned trials or parts of the space."""
+    sampler = spec.search.sampler
+    notes = []
+    if spec.bounds and sampler in NO_MEMORY:
+        notes.append(f"search.sampler: {sampler} ignores bounds, and goes on outside them")
+    elif spec.bounds and sampler == "cmaes":
+        notes.append("search.sampler: cmaes ignores bounds; it sees a trial outside as pruned")
+    if scheduler_type(spec, slots) != "none":
+        if sampler in ("gp", "nsga2"):
+            notes.append(
+                f"search.sampler: {sampler} ignores that a trial was pruned, and takes its last "
+                "score as if it had run to its end"
+            )
+        elif sampler == "cmaes":
+            notes.append("search.sampler: cmaes ignores pruned trials and learns from the others")
+    drawn = [
+        path
+        for path, param in spec.search_space.items()
+        if (isinstance(param, ChoiceParam) and sampler in ("cmaes", "qmc"))
+        or (param.when and sampler in ("cmaes", "qmc", "gp"))
+    ]
+    if drawn:
+        notes.append(
+            f"search.sampler: {sampler} draws {', '.join(drawn)} at random, without what it learnt"
+        )
+    return notes
