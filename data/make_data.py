@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from dialogues import (
 )
 
 HERE = Path(__file__).parent
-SFT_ROWS, PAIRS, PROMPTS, JUDGE_PROMPTS = 3000, 2000, 600, 128
+SFT_ROWS, PAIRS, PROMPTS, JUDGE_PROMPTS, FINALS_PROMPTS = 3000, 2000, 600, 128, 256
 # The share of pairs whose order is wrong, so that no reward model can be right about all of them.
 LABEL_NOISE = 0.05
 # The three grades of difficulty, and how often each is drawn.
@@ -45,13 +45,17 @@ def main() -> None:
 
 
 def write_all(folder: Path) -> None:
-    """Writes the four files; an existing one is replaced."""
+    """Writes the five files; an existing one is replaced."""
     points = load_curriculum()
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "sft.jsonl", sft_rows(points, SFT_ROWS, seed=11))
     write_rows(folder / "preferences.jsonl", preference_rows(points, PAIRS, seed=12))
     write_rows(folder / "prompts.jsonl", prompt_rows(points, PROMPTS, seed=13))
-    write_rows(folder / "judge_prompts.jsonl", judge_rows(points, JUDGE_PROMPTS, seed=14))
+    judge = judge_rows(points, JUDGE_PROMPTS, seed=14)
+    write_rows(folder / "judge_prompts.jsonl", judge)
+    asked = {row["input"] for row in judge}
+    finals = judge_rows(points, FINALS_PROMPTS, seed=15, without=asked)
+    write_rows(folder / "finals_prompts.jsonl", finals)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -105,14 +109,20 @@ def prompt_rows(points: list[Point], count: int, seed: int) -> list[Row]:
     return [{"input": text} for text in texts]
 
 
-def judge_rows(points: list[Point], count: int, seed: int) -> list[Row]:
-    """Held-out prompts, every point at least once, and the `answer` keys for the rule check."""
+def judge_rows(
+    points: list[Point], count: int, seed: int, without: Collection[str] = ()
+) -> list[Row]:
+    """Held-out prompts, every point about as often, and the `answer` keys for the rule check.
+
+    without: texts that must not occur, since they are asked elsewhere.
+    """
     rng = random.Random(seed)
     rows: dict[str, Row] = {}
-    order = [*points, *rng.sample(points, count - len(points))]
+    rounds, rest = divmod(count, len(points))
+    order = [*points * rounds, *rng.sample(points, rest)]
     for point in order:
         text = held_out_turn(rng, point).text
-        while text in rows:
+        while text in rows or text in without:
             text = held_out_turn(rng, point).text
         rows[text] = {"input": text, "answer": list(point.answer_keys)}
     shuffled = list(rows.values())

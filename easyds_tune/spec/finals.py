@@ -18,6 +18,6 @@ class FinalsSpec(Spec):
     records are the measure (a reward model, eval/loss), half of them is kept for the finals."""
     num_prompts: int | None = Field(None, ge=4, le=LARGEST)
     """How many of them, half to pick the winner and half to report it; null is twice the judge's
-    number, or as many as there are."""
+    number (16 at least), or as many as there are."""
     seeds: int = Field(0, ge=0, le=100)
     """New seeds that each finalist's trial is trained on again; 0 retrains none."""

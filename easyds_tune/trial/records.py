@@ -109,30 +109,9 @@ def read_records(
     if finals is not None and judge is not None and not problems:
         if finals.prompts is not None:
             asked = collect("finals.prompts", finals.prompts, "prompts")
-            fresh, removed = remove_overlap([*train, *prompts], asked)  # type: ignore[arg-type]
-            spare = _distinct(fresh)
-            if removed := len(asked) - len(spare):
-                notes.append(
-                    f"finals.prompts: {removed} removed, they are in the training data or the "
-                    "judge's, or repeat an earlier one"
-                )
-        wanted = finals.num_prompts or 2 * judge.num_prompts
-        finals_prompts = spare[:wanted]
-        fewest = min(FEWEST_FINALS, finals.num_prompts or FEWEST_FINALS)
-        if len(finals_prompts) < fewest:
-            if finals.prompts is not None and not problems:
-                problems.append(
-                    f"finals.prompts: at least {fewest} prompts must be left that are neither in "
-                    f"the training data nor the judge's, got {len(finals_prompts)}; add prompts"
-                )
-            elif not on_held_out:
-                notes.append(
-                    f"finals: no finals, {len(finals_prompts)} prompts are left beyond the judge's "
-                    f"and {fewest} are needed; {BIASED}; give finals.prompts"
-                )
-            finals_prompts = []
-        elif finals.num_prompts is not None and len(finals_prompts) < finals.num_prompts:
-            notes.append(f"finals: {len(finals_prompts)} of the {wanted} prompts asked for")
+            spare = _unseen(train, prompts, asked, notes)  # type: ignore[arg-type]
+        if not problems:
+            finals_prompts = _enough(spare, finals, judge, problems, notes, silent=on_held_out)
     if algorithm == "rm" and train and len(held_out) < 2:
         problems.append(
             "data.eval: a reward model is judged on at least 2 held-out pairs, got "
@@ -157,6 +136,49 @@ def _distinct(prompts: list[Prompt]) -> list[Prompt]:
     for prompt in prompts:
         first.setdefault(prompt_key(prompt.messages), prompt)
     return list(first.values())
+
+
+def _unseen(
+    train: list[Record], prompts: list[Prompt], asked: list[Prompt], notes: list[str]
+) -> list[Prompt]:
+    """Those of `asked` that neither training nor the judge asks, each once."""
+    fresh, _ = remove_overlap([*train, *prompts], asked)
+    kept = _distinct(fresh)
+    if removed := len(asked) - len(kept):
+        notes.append(
+            f"finals.prompts: {removed} removed, they are in the training data or the judge's, or "
+            "repeat an earlier one"
+        )
+    return kept
+
+
+def _enough(
+    spare: list[Prompt],
+    finals: FinalsSpec,
+    judge: JudgeSpec,
+    problems: list[str],
+    notes: list[str],
+    *,
+    silent: bool,
+) -> list[Prompt]:
+    """As many as the finals ask for; none where too few are left, which is said unless `silent`."""
+    wanted = finals.num_prompts or max(FEWEST_FINALS, 2 * judge.num_prompts)
+    fewest = min(FEWEST_FINALS, finals.num_prompts or FEWEST_FINALS)
+    if len(spare) >= fewest:
+        if len(spare) < (finals.num_prompts or 0):
+            notes.append(f"finals: {len(spare)} of the {wanted} prompts asked for")
+        return spare[:wanted]
+    if finals.prompts is not None:
+        problems.append(
+            f"finals.prompts: at least {fewest} prompts must be left that are neither in the "
+            f"training data nor the judge's, got {len(spare)}; add prompts"
+        )
+    elif not silent:
+        notes.append(
+            f"finals: no finals, {len(spare)} prompts are left beyond the judge's and {fewest} are "
+            f"needed; {BIASED}; give finals.prompts"
+        )
+    return []
 
 
 def _halve(

@@ -24,7 +24,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "data" / "easyds").mkdir(parents=True)
     (tmp_path / "data" / "models").symlink_to(ROOT / "data" / "models")
-    for name in ("sft", "preferences", "prompts", "judge_prompts"):
+    for name in ("sft", "preferences", "prompts", "judge_prompts", "finals_prompts"):
         lines = (ROOT / "data" / "easyds" / f"{name}.jsonl").read_text("utf-8").split("\n")
         text = "\n".join(lines[:RECORDS])
         (tmp_path / "data" / "easyds" / f"{name}.jsonl").write_text(text, encoding="utf-8")

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from dialogues import guides, held_out_combination, load_curriculum, training_turn
-from make_data import JUDGE_PROMPTS, PAIRS, PROMPTS, SFT_ROWS, write_all
+from make_data import FINALS_PROMPTS, JUDGE_PROMPTS, PAIRS, PROMPTS, SFT_ROWS, write_all
 
 from easyds_tune.data.read import read
 from easyds_tune.data.split import remove_overlap
 from easyds_tune.spec.data import DataSource
 
 BUNDLED = Path(__file__).parents[2] / "data" / "easyds"
-FILES = ("sft", "preferences", "prompts", "judge_prompts")
+FILES = ("sft", "preferences", "prompts", "judge_prompts", "finals_prompts")
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -44,6 +44,7 @@ def test_the_generator_writes_the_bundled_files_byte_for_byte(tmp_path: Path) ->
         ("preferences", "preferences", PAIRS),
         ("prompts", "prompts", PROMPTS),
         ("judge_prompts", "prompts", JUDGE_PROMPTS),
+        ("finals_prompts", "prompts", FINALS_PROMPTS),
     ],
 )
 def test_the_readers_recognise_every_file_and_drop_nothing(
@@ -62,6 +63,16 @@ def test_no_judge_prompt_occurs_in_training_data(name: str, kind: Any) -> None:
     assert (len(kept), removed) == (JUDGE_PROMPTS, 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("sft", "conversations"), ("preferences", "preferences"), ("prompts", "prompts"),
+     ("judge_prompts", "prompts")],
+)  # fmt: skip
+def test_no_finals_prompt_occurs_anywhere_else(name: str, kind: Any) -> None:
+    kept, removed = remove_overlap(records(name, kind), records("finals_prompts", "prompts"))
+    assert (len(kept), removed) == (FINALS_PROMPTS, 0)
+
+
 def test_training_never_draws_the_combination_that_the_judge_asks_in() -> None:
     points, rng = load_curriculum(), random.Random(0)
     for _ in range(5000):
@@ -69,8 +80,9 @@ def test_training_never_draws_the_combination_that_the_judge_asks_in() -> None:
         assert (turn.level, turn.mood) != held_out_combination(turn.point)
 
 
-def test_the_judge_asks_about_every_knowledge_point() -> None:
-    asked = {tuple(row["answer"]) for row in rows("judge_prompts")}
+@pytest.mark.parametrize("name", ["judge_prompts", "finals_prompts"])
+def test_judge_and_finals_ask_about_every_knowledge_point(name: str) -> None:
+    asked = {tuple(row["answer"]) for row in rows(name)}
     assert asked == {point.answer_keys for point in load_curriculum()}
 
 

@@ -11,6 +11,7 @@ import pytest
 from easyds_tune.data.records import Prompt
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSpec
+from easyds_tune.spec.finals import FinalsSpec
 from easyds_tune.spec.judge import JudgeSpec
 from easyds_tune.trial.records import read_records
 
@@ -126,3 +127,88 @@ def test_the_problems_of_all_sources_come_together(tmp_path: Path) -> None:
         "data.train",
         "judge.prompts",
     ]
+
+
+def finals(tmp_path: Path, numbers: range | None = None, **settings: Any) -> FinalsSpec:
+    if numbers is not None:
+        rows = [{"prompt": f"question {n}"} for n in numbers]
+        settings["prompts"] = {"path": str(written(tmp_path / "finals.jsonl", rows))}
+    return FinalsSpec.model_validate(settings)
+
+
+def asked(prompts: list[Prompt]) -> list[str]:
+    return [prompt.messages[0]["content"] for prompt in prompts]
+
+
+def test_the_finals_ask_what_follows_the_judges_own_prompts(pairs: Path, tmp_path: Path) -> None:
+    of_judge = judge(tmp_path, range(20, 60), count=10)
+    records = read_records(data(pairs), "dpo", of_judge, finals(tmp_path))
+    assert asked(records.prompts) == [f"question {n}" for n in range(20, 30)]
+    assert asked(records.finals_prompts) == [f"question {n}" for n in range(30, 50)]
+    assert records.hold_finals
+    assert {"finals_prompts", "prompts"} < records.hashes.keys()
+    few = read_records(data(pairs), "dpo", of_judge, finals(tmp_path, num_prompts=4))
+    assert asked(few.finals_prompts) == [f"question {n}" for n in range(30, 34)]
+    assert records.notes == few.notes == []
+
+
+def test_finals_prompts_of_their_own_leave_out_what_training_or_the_judge_asks(
+    pairs: Path, tmp_path: Path
+) -> None:
+    of_judge = judge(tmp_path, range(20, 30), count=10)
+    records = read_records(data(pairs), "dpo", of_judge, finals(tmp_path, range(15, 50)))
+    assert asked(records.finals_prompts) == [f"question {n}" for n in range(30, 50)]
+    assert records.notes == [
+        "finals.prompts: 15 removed, they are in the training data or the judge's, or repeat an "
+        "earlier one"
+    ]
+    wanted = finals(tmp_path, range(30, 50), num_prompts=64)
+    records = read_records(data(pairs), "dpo", of_judge, wanted)
+    assert records.notes == ["finals: 20 of the 64 prompts asked for"]
+
+
+def test_too_few_prompts_for_finals_are_said_and_given_ones_are_a_problem(
+    pairs: Path, tmp_path: Path
+) -> None:
+    of_judge = judge(tmp_path, range(20, 40), count=10)
+    records = read_records(data(pairs), "dpo", of_judge, finals(tmp_path))
+    assert not records.hold_finals
+    assert records.notes == [
+        "finals: no finals, 10 prompts are left beyond the judge's and 16 are needed; best then "
+        "shows the search's own number, which is biased upward; give finals.prompts"
+    ]
+    with pytest.raises(DataError, match=r"at least 16 prompts must be left .* got 3"):
+        read_records(data(pairs), "dpo", of_judge, finals(tmp_path, range(28, 33)))
+    assert not read_records(data(pairs), "dpo", of_judge, None).notes
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "objective"), [("rm", "eval/accuracy"), ("sft", "eval/loss")]
+)
+def test_half_of_the_held_out_records_is_kept_for_the_finals(
+    algorithm: str, objective: str, tmp_path: Path
+) -> None:
+    key = {"rm": {"chosen": "yes", "rejected": "no"}, "sft": {"completion": "yes"}}[algorithm]
+    path = written(
+        tmp_path / "many.jsonl", [{"prompt": f"question {n}", **key} for n in range(160)]
+    )
+    half = data(path, eval_fraction=0.5)
+    alone = read_records(half, algorithm, None, None, objective)
+    split = read_records(half, algorithm, None, finals(tmp_path), objective)
+    assert split.train == alone.train
+    assert (len(split.held_out), len(split.finals_held_out)) == (40, 40)
+    together = [*split.held_out, *split.finals_held_out]
+    assert sorted(map(repr, together)) == sorted(map(repr, alone.held_out))
+    assert read_records(half, algorithm, None, finals(tmp_path), objective) == split
+    few = read_records(half, algorithm, None, finals(tmp_path, num_prompts=10), objective)
+    assert (len(few.held_out), len(few.finals_held_out)) == (70, 10)
+
+
+def test_few_held_out_records_all_serve_the_search(tmp_path: Path) -> None:
+    rows = [{"prompt": f"question {n}", "chosen": "a", "rejected": "b"} for n in range(60)]
+    few = data(written(tmp_path / "few.jsonl", rows), eval_fraction=0.5)
+    records = read_records(few, "rm", None, finals(tmp_path), "eval/accuracy")
+    assert (len(records.held_out), records.finals_held_out) == (30, [])
+    assert not records.hold_finals
+    [note] = records.notes
+    assert note.startswith("finals: no finals, half of 30 held-out records is fewer than 16; best")
