@@ -134,7 +134,11 @@ class CheckpointEvent:
 
 @dataclass(frozen=True, slots=True)
 class DecideEvent:
-    """A scheduler or guard decided something, such as ``by="asha", action="stop"``."""
+    """A scheduler, the guard or a limit decided something, such as ``by="asha", action="stop"``.
+
+    ``"stop"`` and ``"pause"`` come before the trial's end, ``"promote"`` lets a paused one go on,
+    ``"note"`` changes nothing: a soft bound is broken.
+    """
 
     trial: str
     step: int

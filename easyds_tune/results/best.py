@@ -51,6 +51,15 @@ def best_json(record: SweepRecord) -> dict[str, Any]:
     }
 
 
+def find_best(record: SweepRecord) -> tuple[str, int | None] | None:
+    """(trial, step) of the winner: the finals' where there were any, else the search's."""
+    settled = settle(record)
+    if settled is not None:
+        return (settled.winner.trial.id, settled.winner.step) if settled.winner else None
+    winner = find_winner(rank(record))
+    return (winner.trial.id, winner.step) if winner else None
+
+
 def write_best(record: SweepRecord, folder: Path) -> Path:
     """Write `best.json` into the sweep's folder, whole or not at all, and return its path."""
     path = folder / BEST_NAME

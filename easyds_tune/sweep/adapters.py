@@ -60,7 +60,7 @@ class DecidingScheduler(TrialScheduler):
     """Passes each report to the journal first, then to the decider, and its verdict to Tune."""
 
     def __init__(self, decider: Decider, recorder: Recorder) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._decider = decider
         self._recorder = recorder
 

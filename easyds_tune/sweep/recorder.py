@@ -132,13 +132,13 @@ class Recorder(Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Between two of Tune's steps: keep the clock on the screen going, or stop."""
-        self.stop_if_told()
-        self._display.update(self.record)
+        self.tick()
 
-    def stop_if_told(self) -> None:
-        """Raise Interrupted where a signal asked for it."""
+    def tick(self) -> None:
+        """Keep the clock on the screen going; raises Interrupted where a signal asked for it."""
         if self.stop_signal is not None:
             raise Interrupted(self.stop_signal)
+        self._display.update(self.record)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial got its slot, for the first time or again."""

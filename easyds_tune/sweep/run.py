@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 import yaml
 
 from easyds_tune import __version__
-from easyds_tune.errors import SpecError
 from easyds_tune.decisions.rules import bounds_of, objectives_of
+from easyds_tune.errors import SpecError
 from easyds_tune.journal.events import FinalEvent, NoteEvent, SweepEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
-from easyds_tune.results.best import write_best
+from easyds_tune.results.best import find_best, write_best
 from easyds_tune.results.display import LiveDisplay
-from easyds_tune.results.ranking import find_winner, rank
 from easyds_tune.results.tables import write_tables
 from easyds_tune.results.tensorboard import TensorBoardWriter
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
@@ -64,7 +63,9 @@ def run_sweep(
     else:
         records = preflight(spec)
     notes: list[str] = list(records.notes)
-    points = warm_points(spec, notes)
+    from easyds_tune.decisions.warm_start import warm_points
+
+    points = warm_points(spec, note=notes.append)
     folder = sweep_folder(spec)
     try:
         folder.mkdir(parents=True)
@@ -103,15 +104,10 @@ def _search(
         recorder.interrupt()
         code = EXIT_INTERRUPTED[getattr(stop, "signum", signal.SIGINT)]
     else:
-        winner = find_best(record)
-        code = EXIT_DONE if winner else EXIT_NOTHING_FIT
-        recorder.append(
-            FinalEvent(
-                winner=winner.trial.id if winner else None,
-                step=winner.step if winner else None,
-                exit_code=code,
-            )
-        )
+        best = find_best(record)
+        code = EXIT_DONE if best else EXIT_NOTHING_FIT
+        trial, step = best or (None, None)
+        recorder.append(FinalEvent(winner=trial, step=step, exit_code=code))
     write_tables(record, folder)
     write_best(record, folder)
     return code
@@ -170,9 +166,8 @@ def _tune(
             if spec.finals is not None and len(spec.objectives) == 1:
                 chosen = choose_finalists(recorder.record, spec.finals.top)
                 chosen += retrained_finalists(recorder.record, chosen)
-                for event in stage.judge(recorder.record, chosen):
+                for event in stage.judge(recorder.record, chosen, recorder.tick):
                     recorder.append(event)
-                    recorder.stop_if_told()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -188,7 +183,8 @@ def _stage(
     if simulate is not None:
         from easyds_tune.sweep.simulated import SimulatedStage
 
-        return SimulatedStage(spec, simulate)
+        simulated: Stage = SimulatedStage(spec, simulate)
+        return simulated
     from easyds_tune.sweep.actor import SweepSetting
     from easyds_tune.sweep.stage import TrainingStage
 

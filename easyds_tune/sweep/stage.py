@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ray import tune
@@ -23,9 +23,15 @@ class Stage(Protocol):
         ...
 
     def judge(
-        self, record: SweepRecord, finalists: Sequence[tuple[str, int]]
+        self,
+        record: SweepRecord,
+        finalists: Sequence[tuple[str, int]],
+        tick: Callable[[], object],
     ) -> Iterator[Judged]:
-        """Judge checkpoints, given as (trial, step), on what no decision has seen."""
+        """Judge checkpoints, given as (trial, step), on what no decision has seen.
+
+        tick: called every now and then; what it raises ends the finals.
+        """
         ...
 
 
@@ -40,7 +46,10 @@ class TrainingStage:
         return tune.with_parameters(TrialActor, setting=self._setting)
 
     def judge(
-        self, record: SweepRecord, finalists: Sequence[tuple[str, int]]
+        self,
+        record: SweepRecord,
+        finalists: Sequence[tuple[str, int]],
+        tick: Callable[[], object],
     ) -> Iterator[Judged]:
         """Judge them on the sweep's slots."""
-        return run_finals(self._setting, record, finalists)
+        return run_finals(self._setting, record, finalists, tick)

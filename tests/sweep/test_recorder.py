@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from easyds_tune.journal.events import Objective, SweepEvent, TrialState
+from easyds_tune.decisions.decider import Promote, Proposal, Verdict
+from easyds_tune.journal.events import DecideEvent, Objective, SweepEvent, TrialState
 from easyds_tune.journal.reader import read_events
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
@@ -41,19 +42,27 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 
 def started(recorder: Recorder, ray_id: str = "ray-a", number: int = 0) -> SimpleNamespace:
-    recorder.suggested(ray_id, number, {"algorithm.beta": 0.1}, "default")
+    recorder.suggested(ray_id, Proposal(number, {"algorithm.beta": 0.1}, "default"))
     trial = SimpleNamespace(trial_id=ray_id, last_result={}, get_error=lambda: None)
     recorder.on_trial_start(0, [], trial)
     return trial
 
 
-def report(recorder: Recorder, trial: Any, step: int, reward: float) -> None:
-    trial.last_result = {
+COMPLETED = Verdict("stop", state=TrialState.COMPLETED)
+
+
+def report(
+    recorder: Recorder, trial: Any, step: int, reward: float, verdict: Verdict | None = None
+) -> None:
+    """A report and what was decided on it, as Tune's scheduler passes both on."""
+    result = {
         "global_step": step, "eval/reward": reward, "time/train_seconds": 1, "examples": 8 * step,
         "checkpoint": f"trials/000/checkpoints/step-{step:06d}", "checkpoint_bytes": 1234,
-        "is_last": step == 30, "done": step == 30, "trial_id": "ray-a", "config": {"a/b": "text"},
+        "is_last": step == 30, "trial_id": "ray-a", "config": {"a/b": "text"},
     }  # fmt: skip
-    recorder.on_trial_result(0, [], trial, trial.last_result)
+    name = recorder.reported(trial.trial_id, result)
+    assert name is not None
+    recorder.decided(name, verdict or (COMPLETED if step == 30 else Verdict("continue")))
 
 
 def kinds(folder: Path) -> list[str]:
@@ -92,18 +101,48 @@ def test_a_stopped_trial_is_pruned_and_its_decision_follows_the_report(
     recorder: Recorder, tmp_path: Path
 ) -> None:
     trial = started(recorder)
-    recorder.decided("ray-a", 15, "asha", "stop", "too low")  # Tune asks its scheduler first
-    report(recorder, trial, 15, 1.0)
-    recorder.on_trial_complete(0, [], trial)
+    report(recorder, trial, 15, 1.0, Verdict("stop", "asha_stop", "too low", TrialState.PRUNED))
+    recorder.on_trial_complete(0, [], trial)  # what Tune says of it afterwards changes nothing
     assert kinds(tmp_path)[3:] == ["ReportEvent", "CheckpointEvent", "DecideEvent", "FinishEvent"]
     assert recorder.record.trials["000"].state is TrialState.PRUNED
+
+
+def test_a_paused_trial_is_promoted_and_starts_again_with_its_slot(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    trial = started(recorder)
+    report(recorder, trial, 15, 1.0, Verdict("pause", "asha", "2nd of 3", TrialState.PAUSED))
+    written = recorder.record.trials["000"]
+    assert written.state is TrialState.PAUSED
+    recorder.promoted(Promote("000", "asha", "the best of 4"))
+    assert written.state is TrialState.RUNNING  # its slot is taken from now on
+    recorder.on_trial_start(1, [], trial)
+    assert (written.state, written.attempt) == (TrialState.RUNNING, 2)
+    assert kinds(tmp_path)[5:] == ["DecideEvent", "FinishEvent", "DecideEvent", "StartEvent"]
+    report(recorder, trial, 30, 2.0)
+    assert written.state is TrialState.COMPLETED
+
+
+def test_a_trial_that_still_waits_at_the_end_is_pruned(recorder: Recorder) -> None:
+    trial = started(recorder)
+    report(recorder, trial, 15, 1.0, Verdict("pause", "asha", "2nd of 3", TrialState.PAUSED))
+    recorder.on_trial_complete(0, [], trial)
+    assert recorder.record.trials["000"].state is TrialState.PRUNED
+
+
+def test_what_the_guard_notes_is_written_and_the_trial_goes_on(recorder: Recorder) -> None:
+    trial = started(recorder)
+    note = Verdict("continue", "guard", "eval/kl is 0.3, must be at most 0.2", note=True)
+    report(recorder, trial, 15, 1.0, note)
+    written = recorder.record.trials["000"]
+    assert written.decisions == [DecideEvent("000", 15, "guard", "note", note.reason)]
+    assert written.state is TrialState.RUNNING
 
 
 def test_a_diverged_trial_keeps_class_and_message(recorder: Recorder) -> None:
     trial = started(recorder)
     failure = Failure("DIVERGED", "DivergedError", "train/loss is nan at step 3", "...")
-    trial.last_result = {"done": True, "failure": vars(failure)}
-    recorder.on_trial_result(0, [], trial, trial.last_result)
+    assert recorder.reported(trial.trial_id, {"failure": vars(failure)}) is None
     recorder.on_trial_complete(0, [], trial)
     written = recorder.record.trials["000"]
     assert written.state is TrialState.DIVERGED
@@ -137,7 +176,7 @@ def test_an_interrupt_ends_the_trials_that_are_not_over_alone(recorder: Recorder
     report(recorder, done, 30, 1.0)
     recorder.on_trial_complete(0, [], done)
     started(recorder, "ray-b", 1)
-    recorder.suggested("ray-c", 2, {}, "sampler")
+    recorder.suggested("ray-c", Proposal(2, {}, "sampler"))
     recorder.interrupt()
     states = {name: trial.state for name, trial in recorder.record.trials.items()}
     assert states == {
