@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from easyds_tune.cli.main import main
+from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import (
     CheckpointEvent,
     Event,
+    FinalistEvent,
     FinishEvent,
     Objective,
     ReportEvent,
@@ -113,6 +115,61 @@ def test_a_sweep_without_a_winner_ends_as_three(
     write_sweep("dpo", TrialState.DIVERGED)
     assert main(["best", "dpo"]) == 3
     assert capsys.readouterr().out.strip()
+
+
+def write_finals(kl: float) -> None:
+    """A sweep of two trials whose finals turned the search's order round; KL at most 0.2."""
+    folder = Path("results") / "finals"
+    folder.mkdir(parents=True)
+    bounds = (Bound("eval/kl", max=0.2),)
+    begin = SweepEvent("finals", "dpo", Objective("eval/reward"), 2, 10, 1000.0, bounds=bounds)
+    journal, _ = JournalWriter.create(folder / "journal.jsonl", begin)
+    with journal:
+        for number, (search, finals) in enumerate([(0.5, 0.8), (0.9, 0.4)]):
+            trial = f"{number:03d}"
+            checkpoint = f"trials/{trial}/checkpoints/step-000010"
+            metrics = {"eval/reward": search, "eval/reward_stderr": 0.1, "eval/kl": 0.1}
+            events: list[Event] = [
+                SuggestEvent(trial, number, {"algorithm.beta": 0.1 + number}, "sampler"),
+                StartEvent(trial, 1),
+                ReportEvent(trial, 10, metrics),
+                CheckpointEvent(trial, 10, checkpoint, 1024),
+                FinishEvent(trial, TrialState.COMPLETED, 10, 3.0),
+            ]
+            values = {
+                "eval/reward": [finals + 0.01 * (n % 5) for n in range(32)],
+                "eval/kl": [10 * (kl + 0.01 * (n % 3)) for n in range(32)],
+            }
+            events.append(FinalistEvent(trial, 10, checkpoint, values, {"eval/kl": [10.0] * 32}))
+            for event in events:
+                journal.append(event)
+
+
+def test_best_tells_what_the_finals_measured(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_finals(kl=0.1)
+    assert main(["best", "finals"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Trial 000 at step 10 is the best of 2 finalists: eval/reward 0.8")
+    assert lines[0].endswith("(search: 0.50 ± 0.10, biased upward).")
+    assert lines[1].startswith("eval/kl 0.1")
+    assert lines[1].endswith("): at most 0.2.")
+    assert lines[-1].endswith("trials/000/checkpoints/step-000010")
+    assert main(["best", "finals", "--json"]) == 0
+    best = json.loads(capsys.readouterr().out)
+    assert (best["judged_by"], best["winner"]["trial"]) == ("finals", "000")
+
+
+def test_finals_in_which_noise_reaches_over_the_bound_end_as_three_with_the_nearest_miss(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_finals(kl=0.19)
+    for argv in (["best", "finals"], ["best", "finals", "--json"]):
+        assert main(argv) == 3
+        out = capsys.readouterr().out
+        assert "none of 2 finalists surely keeps all bounds" in out
+        assert "The nearest miss is trial 000 at step 10" in out
 
 
 def test_an_export_to_a_folder_that_is_there_is_refused(refused: Refusal, workspace: Path) -> None:

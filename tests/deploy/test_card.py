@@ -67,6 +67,16 @@ def test_the_interval_of_an_accuracy_stays_between_0_and_1() -> None:
     assert "| eval/accuracy | 0.95 | 0.852 to 1 |" in text
 
 
+def test_what_the_finals_measured_takes_the_place_of_the_searchs_number() -> None:
+    card = replace(CARD, measured_anew={"eval/reward": (1.1, 0.9, 1.25)})
+    base = ModelSpec(model_name_or_path="org/base")
+    text = render_card(card, base, "org/base", "causal", "adapter", Path("export"))
+    assert "| eval/reward | 1.1 | 0.9 to 1.25 |  |" in text
+    assert "| eval/kl | 0.04 |  | at most 0.1 |" in text
+    assert "on prompts that no decision had seen" in text
+    assert "no decision" not in card_text()
+
+
 def test_the_card_names_sweep_trial_step_data_and_parameters() -> None:
     text = card_text()
     assert "| Sweep, trial, step | quickstart, 003, 30 |" in text
