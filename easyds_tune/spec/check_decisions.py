@@ -20,6 +20,7 @@ from easyds_tune.spec.conditions import (
     requirements,
 )
 from easyds_tune.spec.messages import did_you_mean, shown
+from easyds_tune.spec.metrics import JUDGED
 from easyds_tune.spec.search import ChoiceParam, FloatParam, Param
 from easyds_tune.spec.space_file import StandInTrial, draw
 from easyds_tune.spec.sweep import SweepSpec, get_path
@@ -235,6 +236,8 @@ def _space_file_problems(spec: SweepSpec) -> list[str]:
 def _finals_problems(spec: SweepSpec) -> list[str]:
     if spec.finals is None or spec.finals.prompts is None or spec.judge is not None:
         return []
+    if any(objective.metric in JUDGED for objective in spec.objectives):
+        return []  # then the judge itself is missing, which is told
     return [
         "finals.prompts: need a judge, which asks them, and there is none; remove them: finals on "
         "held-out records keep some of those back"

@@ -17,19 +17,64 @@ from easyds_tune.sweep.plan import trained_weights
 Refusal = Callable[..., list[str]]
 PAIR = '{"prompt": "栈是什么？", "chosen": "想想盘子。", "rejected": "后进先出。"}'
 
+ONE_SLOT = ["--set", "resources.max_concurrent=1"]
+
 
 def test_a_plan_shows_the_resolved_spec_and_what_it_comes_to(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", "dpo", "--set", "search.num_trials=7"]) == 0
+    assert main(["plan", "dpo", "--set", "search.num_trials=7", *ONE_SLOT]) == 0
     out = capsys.readouterr().out
     assert "  lora_dropout: 0.0\n" in out  # a default that nobody wrote
-    # 100 steps, evaluated every 25: 4 checkpoints a trial, rungs at 25 and 75 (225 is too late).
+    # 100 steps, evaluated every 25: 4 checkpoints a trial. 7 trials have one rung, after 100 / 3.
     assert "# trials: 7, the first is the configuration above" in out
     assert "# steps: 100 a trial, evaluated every 25\n" in out
-    assert "# rungs: step 25, 75; at each the best 1/3 go on (asha)" in out
+    assert "# rungs: step 50; at each the best 1/3 go on (halving)" in out
     assert "in 28 checkpoints under results/" in out
     assert "records: 24 train, 0 held out, 24 judge prompts" in out
+
+
+def test_a_plan_shows_what_decides(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [
+        "objective=[{metric: eval/reward}, {metric: eval/kl}]",
+        "bounds={eval/kl: {min: 0.01, max: 0.2}, train/grad_norm: {max: 50, from_step: 10, "
+        "patience: 2, hard: false}}",
+        "stop={hours: 2, no_improvement: 5}",
+        "search.sampler=random",
+        "finals.seeds=2",
+    ]
+    assert main(["plan", "dpo", *(word for text in overrides for word in ("--set", text))]) == 0
+    out = capsys.readouterr().out
+    assert "# note: search.sampler: random ignores bounds, and goes on outside them" in out
+    assert "# rungs: none, every trial runs to its end\n" in out
+    assert "# objective: eval/reward (max), eval/kl (min); the first ranks" in out
+    assert (
+        "# bounds: eval/kl 0.01 to 0.2 (stops outside); train/grad_norm at most 50 from step 10, "
+        "2 reports in a row (infeasible outside)\n" in out
+    )
+    assert "# stop: after 2 hours, or 5 trials without an improvement, if that is before" in out
+    assert "# finals: the 5 best checkpoints on 24 fresh prompts, half to pick the winner" in out
+    assert "in 104 checkpoints" in out  # 16 trials, and 5 trained again on 2 seeds
+
+
+def test_all_that_is_wrong_with_decisions_is_told_together(plan_refused: Refusal) -> None:
+    found = plan_refused(
+        "bounds={eval/kl: {min: 3, max: 2}, eval/rewrd: {min: 1}}",
+        "scheduler.grace_period=5",
+        "search.points=[{model.lora_r: 3}]",
+        "search_space.model.lora_alpha={choice: [8, 16], when: {model.lora_rr: 8}}",
+        "search.points_from=nowhere",
+        "finals.prompts=missing.jsonl",
+    )
+    assert [problem.split(": ")[0] for problem in found] == [
+        "bounds.eval/kl",
+        "bounds.eval/rewrd",
+        "scheduler.grace_period",
+        "search_space.model.lora_alpha.when",
+        "search.points.0.model.lora_r",
+        "search.points_from",
+        "finals.prompts",
+    ]
 
 
 # ---- the spec ---------------------------------------------------------------------------------
@@ -175,13 +220,11 @@ def test_a_plan_of_searched_rollouts_counts_in_examples(
 ) -> None:
     searched = "search_space.algorithm.rollout_batch_size=[64, 128]"
     steps = ["training.max_steps=30", "training.eval_steps=10"]
-    assert (
-        main(["plan", "ppo", *(word for text in (searched, *steps) for word in ("--set", text))])
-        == 0
-    )
+    overrides = [word for text in (searched, *steps) for word in ("--set", text)]
+    assert main(["plan", "ppo", *overrides, *ONE_SLOT]) == 0
     out = capsys.readouterr().out
     assert "# steps: 30 a trial, evaluated every 10 at the default batch; a trial with a lar" in out
-    assert "# rungs: examples 640; at each the best 1/3 go on (asha)" in out  # 1920 is the end
+    assert "# rungs: examples 640; at each the best 1/3 go on (halving)" in out
 
 
 @pytest.mark.parametrize(
