@@ -225,7 +225,7 @@ BASELINES = (
 def seed_everything(seed: int) -> None:
     """For stock classes that draw from global generators."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)
 
 
 def _ray_domain(param: Param) -> Any:
