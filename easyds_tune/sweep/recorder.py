@@ -31,6 +31,10 @@ from easyds_tune.spec.sweep import trial_id
 from easyds_tune.trial.failure import Failure, read_failure, write_failure
 
 
+TUNES_OWN = "config/"
+"""How names begin that Tune puts among the metrics when it flattens a result."""
+
+
 class Interrupted(BaseException):
     """The sweep was told to stop; `signum` says by which signal."""
 
@@ -107,7 +111,7 @@ class Recorder(Callback):
         metrics = {
             key: float(value)
             for key, value in result.items()
-            if "/" in key and isinstance(value, (int, float))
+            if "/" in key and isinstance(value, (int, float)) and not key.startswith(TUNES_OWN)
         }
         self.append(ReportEvent(name, step, metrics))
         size = int(result["checkpoint_bytes"])

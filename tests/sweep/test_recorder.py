@@ -58,7 +58,8 @@ def report(
     result = {
         "global_step": step, "eval/reward": reward, "time/train_seconds": 1, "examples": 8 * step,
         "checkpoint": f"trials/000/checkpoints/step-{step:06d}", "checkpoint_bytes": 1234,
-        "is_last": step == 30, "trial_id": "ray-a", "config": {"a/b": "text"},
+        "is_last": step == 30, "trial_id": "ray-a", "config/params/algorithm.beta": 0.1,
+        "config/a/b": "text",
     }  # fmt: skip
     name = recorder.reported(trial.trial_id, result)
     assert name is not None
