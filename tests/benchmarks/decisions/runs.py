@@ -36,8 +36,8 @@ FULL_LENGTHS = 40
 NEAR = 0.95
 """Share of the best feasible gain whose tokens are counted."""
 JUDGES = 1000
-"""Times the slots, plus the run's seed: the seed of a run's judge; no two runs of a method share it,
-and all methods do."""
+"""Times the slots, plus the run's seed: a run's judge. No two runs of a method share it,
+and all methods have it."""
 
 
 @dataclass(frozen=True)
