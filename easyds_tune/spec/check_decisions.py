@@ -23,7 +23,7 @@ from easyds_tune.spec.messages import did_you_mean, shown
 from easyds_tune.spec.metrics import JUDGED
 from easyds_tune.spec.search import ChoiceParam, FloatParam, Param
 from easyds_tune.spec.space_file import StandInTrial, draw
-from easyds_tune.spec.sweep import SweepSpec, get_path
+from easyds_tune.spec.sweep import SweepSpec, get_path, set_path
 
 JOURNAL = "journal.jsonl"
 """What makes a folder that of a sweep."""
@@ -150,6 +150,8 @@ def _point_problems(spec: SweepSpec) -> list[str]:
             f"{', '.join(spec.search_space[field].when or {})} the value it needs"
             for field in inactive
         ]
+        if not inactive:
+            found += [f"{path}: {problem}" for problem in _together(spec, params)]
         same = next((name for name, other in earlier.items() if other == params), None)
         if same and not inactive:
             found.append(f"{path}: must differ from the others, and is {same}; remove it")
@@ -181,6 +183,14 @@ def _completed(spec: SweepSpec, point: dict[str, Any]) -> dict[str, Any]:
     raw = spec.model_dump()
     params = {path: point.get(path, get_path(raw, path)) for path in spec.search_space}
     return {path: params[path] for path in active_paths(spec.search_space, params)}
+
+
+def _together(spec: SweepSpec, params: dict[str, Any]) -> list[str]:
+    """What is wrong with the values of one configuration beside each other."""
+    alone = spec.model_dump() | {"search_space": {}, "space_file": None}
+    for path, value in params.items():
+        set_path(alone, path, value)
+    return ppo_problems(SweepSpec.model_validate(alone))
 
 
 def earlier_sweep(spec: SweepSpec) -> Path | None:
@@ -219,9 +229,7 @@ def _space_file_problems(spec: SweepSpec) -> list[str]:
             params = draw(path, trial)
         except SpecError as error:
             return error.problems
-        problems = param_problems(spec, params)
-        if not problems:
-            problems = ppo_problems(spec.with_params(params))
+        problems = param_problems(spec, params) or _together(spec, params)
         if problems:
             known = ", ".join(searchable_paths(spec))
             more = f"; what can be searched: {known}" if "is no field" in problems[0] else ""

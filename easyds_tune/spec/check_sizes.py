@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 from easyds_tune.spec.algorithm import PPOSpec
 from easyds_tune.spec.search import IntParam
-from easyds_tune.spec.searched import numbers_of, values_of
+from easyds_tune.spec.searched import finite_numbers, numbers_of, values_of, values_where
 from easyds_tune.spec.sweep import SweepSpec
 
 ROLLOUT_SIZE = "algorithm.rollout_batch_size"
 GROUP_SIZE = "algorithm.num_generations"
+ESTIMATOR = "algorithm.advantage_estimator"
 MICRO_BATCH = "training.per_device_train_batch_size"
 ACCUMULATION = "training.gradient_accumulation_steps"
 MAX_COMBINATIONS = 4096
@@ -58,15 +59,16 @@ def size_problems(spec: SweepSpec, ppo: PPOSpec) -> list[str]:
 
 
 def _group_problems(spec: SweepSpec, ppo: PPOSpec) -> list[str]:
-    estimators = values_of(spec, "algorithm.advantage_estimator", ppo.advantage_estimator)
-    critic_free = [name for name in estimators if name != "gae"]
-    smallest = min(numbers_of(spec, GROUP_SIZE, ppo.num_generations))
-    if not critic_free or smallest >= 2:
-        return []
-    return [
-        f"algorithm.num_generations: must be at least 2 for {critic_free[0]}, which compares "
-        f"replies to one prompt, got {smallest:g}; set 4"
-    ]
+    estimators = values_of(spec, ESTIMATOR, ppo.advantage_estimator)
+    for name in estimators:
+        sizes = values_where(spec, GROUP_SIZE, ppo.num_generations, ESTIMATOR, name)
+        smallest = min(finite_numbers(sizes), default=2)
+        if name != "gae" and smallest < 2:
+            return [
+                f"algorithm.num_generations: must be at least 2 for {name}, which compares "
+                f"replies to one prompt, got {smallest:g}; set 4"
+            ]
+    return []
 
 
 def _own_problem(own: dict[str, int], divisors: tuple[str, ...]) -> str | None:

@@ -109,6 +109,17 @@ def test_a_point_that_a_search_could_not_propose_is_refused(
     assert problem in found
 
 
+def test_the_values_of_a_point_fit_together(ppo: Make) -> None:
+    space = {"algorithm.advantage_estimator": ["gae", "rloo"],
+             "algorithm.num_generations": {
+                 "choice": [2, 4], "when": {"algorithm.advantage_estimator": "rloo"}}}  # fmt: skip
+    rloo = {"algorithm.advantage_estimator": "rloo"}
+    sound = {"search.points": [rloo | {"algorithm.num_generations": 4}]}
+    assert spec_problems(ppo(space, **sound)) == []
+    [found] = spec_problems(ppo(space, **{"search.points": [rloo]}))
+    assert found.startswith("search.points.0: algorithm.num_generations: must be at least 2 for")
+
+
 def test_points_may_leave_fields_to_the_default(spec: Make) -> None:
     search = {"points": [{RANK: 8}, {ALPHA: 9}], "num_trials": 4}
     assert spec_problems(spec(SPACE, search=search)) == []
