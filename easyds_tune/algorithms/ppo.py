@@ -70,12 +70,15 @@ class Memory:
     controller: KLController
     moments: RunningMoments
     step: int = 0
+    num_tokens: int = 0
+    """Tokens of prompts and replies so far, each counted once an epoch it is trained on."""
     lr_scale: float = 1.0
 
     def state(self) -> dict[str, Any]:
         """Everything, as JSON can hold it without losing a bit."""
         return {
             "step": self.step,
+            "num_tokens": self.num_tokens,
             "lr_scale": self.lr_scale,
             "controller": self.controller.state(),
             "moments": self.moments.state(),
@@ -84,6 +87,7 @@ class Memory:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state()`."""
         self.step, self.lr_scale = int(state["step"]), state["lr_scale"]
+        self.num_tokens = int(state["num_tokens"])
         self.controller.restore(state["controller"])
         self.moments.restore(state["moments"])
 
@@ -174,12 +178,14 @@ def _steps(learner: Learner, frozen: nn.Module | None, resume_from: Path | None)
         seen = _rollout_metrics(experience) | {"train/kl_coef": memory.controller.coef}
         _steer(memory, ppo, seen["train/kl"], warm=step > _warmup_steps(spec))
         memory.step = step
+        memory.num_tokens += ppo.num_ppo_epochs * rollout.num_tokens
         ended = time.perf_counter()
         seconds += ended - started
         took = {"time/rollout_seconds": drawn - started, "time/update_seconds": ended - drawn}
         since_row.append(seen | learnt | took)
         if step % eval_steps == 0 or step == max_steps:
-            yield row(_averaged(since_row) | {"time/train_seconds": seconds})
+            counts = {"train/num_tokens": float(memory.num_tokens)}
+            yield row(_averaged(since_row) | counts | {"time/train_seconds": seconds})
             since_row = []
 
 

@@ -54,6 +54,11 @@ class Rollout:
     values: Tensor
     """Of the state before each token; 0 without a value head."""
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all prompts and replies."""
+        return sum(map(len, self.prompts)) + sum(map(len, self.replies))
+
 
 def stream(*key: int) -> numpy.random.Generator:
     """Random numbers that depend on the key alone."""
