@@ -1,8 +1,9 @@
 """What a trial has shown so far, as a sampler should see it: no NaN, bounds beside the value.
 
 The sampler learns from the report that one would deploy: the best one inside all bounds, else the
-one that misses them least. Checkpoints do not matter here, since learning curves are what is
-learnt. A trial that broke a bound for good, or failed, counts with its last report instead.
+one that misses them least. So does a trial that broke a bound in the end count with what it was
+before. Checkpoints do not matter here, since learning curves are what is learnt. A trial that
+failed counts with its last report instead, finite or not.
 """
 
 from __future__ import annotations
@@ -62,8 +63,7 @@ def trial_outcome(
 ) -> Outcome:
     """What a trial has shown so far; with several objectives, by its last report."""
     scored = [found for report in trial.reports if (found := _score(report, objectives, bounds))]
-    stopped = trial.state in FAILED_STATES or trial.state == TrialState.BOUNDED
-    if not scored or stopped:
+    if not scored or trial.state in FAILED_STATES:
         last = trial.reports[-1].metrics if trial.reports else {}
         return Outcome(
             values=scored[-1].values if scored else (),

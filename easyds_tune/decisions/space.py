@@ -6,11 +6,9 @@ A choice of the spec is searched by its position, so that its values may be anyt
 from __future__ import annotations
 
 import math
-import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import optuna
@@ -22,12 +20,10 @@ from optuna.distributions import (
 )
 
 from easyds_tune.errors import SpecError
-from easyds_tune.spec.conditions import holds, is_same, ordered_paths
+from easyds_tune.spec.conditions import contains, holds, is_same, ordered_paths
 from easyds_tune.spec.search import ChoiceParam, FloatParam, Param
+from easyds_tune.spec.space_file import draw, load_space
 from easyds_tune.spec.sweep import SweepSpec, get_path
-
-FUNCTION = "search_space"
-"""The name of the function in a define-by-run file."""
 
 
 class Placed(NamedTuple):
@@ -149,7 +145,7 @@ class SpecSpace:
         param = self._space[path]
         if isinstance(param, ChoiceParam):
             return next((i for i, one in enumerate(param.choice) if is_same(one, value)), None)
-        return value if in_distribution(self._distributions[path], value) else None
+        return value if contains(param, value) else None
 
     def _in_order(self, params: dict[str, Any]) -> dict[str, Any]:
         return {path: params[path] for path in self._space if path in params}
@@ -158,16 +154,14 @@ class SpecSpace:
 class FileSpace:
     """A Python file with ``def search_space(trial)`` that returns a value for each dotted path.
 
-    What it suggests carries the name of the path that it is for, and is returned under that name;
-    it may return further values that follow from those. It must give the same for the same draws.
+    It must give the same for the same draws: a trial of the record is understood by running it.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
         assert spec.space_file is not None
-        self._path = Path(spec.space_file)
-        self._raw = spec.model_dump()
-        self._function = self._load()
-        self._defaults = _leaves(self._raw)
+        self._path = spec.space_file
+        load_space(self._path)
+        self._defaults = _leaves(spec.model_dump())
         self.has_conditions = True  # nothing says that it always asks for the same fields
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -181,9 +175,7 @@ class FileSpace:
         Raises:
             SpecError: the function raises, or breaks a rule.
         """
-        with self._blamed():
-            params = self._function(trial)
-        return self._checked(params, trial.params)
+        return draw(self._path, trial)
 
     def place(self, params: Mapping[str, Any]) -> Placed | None:
         """Run the function with values that are known, and see whether it takes them."""
@@ -197,9 +189,8 @@ class FileSpace:
 
     def complete(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """Run the function with a point's values, and the spec's own where it has none."""
-        trial = optuna.trial.FixedTrial({**self._defaults, **point})
-        with self._blamed(), _quiet():
-            return self._checked(self._function(trial), trial.params)
+        with _quiet():
+            return draw(self._path, optuna.trial.FixedTrial({**self._defaults, **point}))
 
     def outside(self, params: Mapping[str, Any]) -> list[str]:
         """The fields whose value the function does not take; those it never asks for count."""
@@ -217,74 +208,10 @@ class FileSpace:
         trial = optuna.trial.FixedTrial(dict(params))
         try:
             with _quiet():
-                self._function(trial)
-        except Exception:
+                draw(self._path, trial)
+        except SpecError:
             return None
         return trial
-
-    def _load(self) -> Callable[[Any], Any]:
-        names: dict[str, Any] = {"__name__": self._path.stem, "__file__": str(self._path)}
-        try:
-            source = self._path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(
-                [f"space_file must be a Python file, got {self._path} ({error}); name one"]
-            ) from error
-        with self._blamed():
-            exec(compile(source, str(self._path), "exec"), names)
-        function = names.get(FUNCTION)
-        if not callable(function):
-            raise SpecError(
-                [f"space_file must define {FUNCTION}(trial), {self._path} does not; define it"]
-            )
-        found: Callable[[Any], Any] = function
-        return found
-
-    @contextmanager
-    def _blamed(self) -> Any:
-        """Turn what the file raises into an error that names its line."""
-        try:
-            yield
-        except SpecError:
-            raise
-        except Exception as error:
-            raise SpecError(
-                [
-                    f"space_file must run without an error, {self._path}:{self._line(error)} "
-                    f"raised {type(error).__name__}: {error}; correct it"
-                ]
-            ) from error
-
-    def _line(self, error: Exception) -> int:
-        if isinstance(error, SyntaxError):
-            return error.lineno or 0
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno or 0 for frame in frames if frame.filename == str(self._path)]
-        return lines[-1] if lines else 0
-
-    def _checked(self, params: Any, suggested: Mapping[str, Any]) -> dict[str, Any]:
-        if not isinstance(params, dict) or not all(isinstance(path, str) for path in params):
-            raise SpecError(
-                [
-                    f"{FUNCTION}(trial) in {self._path} must return a dict of dotted paths and "
-                    f"values, got {params!r}; return one"
-                ]
-            )
-        problems = [
-            f"{FUNCTION}(trial) in {self._path} must return each value under the name that it "
-            f"was suggested as: {path!r} is not in what it returned; add it"
-            for path, value in suggested.items()
-            if path not in params or not is_same(params[path], value)
-        ]
-        problems += [
-            f"{FUNCTION}(trial) in {self._path} names {path!r}, and a spec has no such field; "
-            "correct the name"
-            for path in params
-            if not _has_path(self._raw, path)
-        ]
-        if problems:
-            raise SpecError(problems)
-        return dict(params)
 
 
 def in_distribution(distribution: BaseDistribution, value: Any) -> bool:
@@ -314,7 +241,7 @@ def _suggest(trial: optuna.Trial, path: str, domain: BaseDistribution) -> Any:
 
 
 @contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """Optuna warns of a fixed value outside its range; here that is an answer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -329,11 +256,3 @@ def _leaves(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = value
     return found
-
-
-def _has_path(raw: dict[str, Any], path: str) -> bool:
-    try:
-        get_path(raw, path)
-    except KeyError:
-        return False
-    return True

@@ -2,13 +2,13 @@
 
 | trial | tpe | gp, nsga2 (never read PRUNED) | cmaes (knows no constraints) |
 |---|---|---|---|
-| ran to its end | COMPLETE | COMPLETE | COMPLETE; PRUNED if outside |
+| ran to its end, or into a bound | COMPLETE | COMPLETE | COMPLETE; PRUNED if outside |
 | pruned, or paused at a rung | PRUNED | COMPLETE, its last value | PRUNED |
-| broke a bound | PRUNED, infeasible | COMPLETE, its last value, infeasible | PRUNED |
 | diverged, out of memory | PRUNED, infeasible | COMPLETE, the worst value, infeasible | PRUNED |
 | raised (a bug) | FAIL | FAIL | FAIL |
 | runs, or was interrupted | RUNNING | RUNNING | RUNNING |
 
+A trial that broke a bound has shown all it could: it is infeasible unless it was inside before.
 TPE ranks every infeasible trial behind all others by the sum of its positive constraints, whatever
 its state and value, and leaves FAIL out: a region that fails must be infeasible to be avoided.
 """
@@ -30,6 +30,7 @@ RAN = "ran"
 """The constraint that a failed trial breaks, with or without bounds."""
 
 _READ_NO_PRUNED = ("gp", "nsga2")
+_ENDED = (TrialState.COMPLETED, TrialState.BOUNDED)
 _UNFINISHED = (TrialState.RUNNING, TrialState.INTERRUPTED)
 _RAN, _DID_NOT_RUN = -1.0, 1.0
 
@@ -46,7 +47,7 @@ class Told:
 
 def failed(state: TrialState, outcome: Outcome) -> bool:
     """Whether a configuration turned out impossible to train: to be avoided, not to be ranked."""
-    return state in FAILED_STATES or (state == TrialState.COMPLETED and not outcome.values)
+    return state in FAILED_STATES or (state in _ENDED and not outcome.values)
 
 
 def tell(
@@ -77,8 +78,7 @@ def tell(
         if did_not_run or not values:
             values = tuple(worst)
         return Told(OptunaState.COMPLETE, values, step_values, constraints)
-    is_complete = state == TrialState.COMPLETED and not did_not_run
-    if is_complete and (sampler != "cmaes" or outcome.is_feasible):
+    if state in _ENDED and not did_not_run and (sampler != "cmaes" or outcome.is_feasible):
         return Told(OptunaState.COMPLETE, outcome.values, step_values, constraints)
     return Told(OptunaState.PRUNED, None, step_values, constraints)
 
@@ -107,6 +107,6 @@ def quiet_optuna() -> None:
 
 
 def _last_values(state: TrialState, outcome: Outcome) -> tuple[float, ...]:
-    if state == TrialState.COMPLETED or len(outcome.values) != 1 or outcome.last_value is None:
+    if state in _ENDED or len(outcome.values) != 1 or outcome.last_value is None:
         return outcome.values
     return (outcome.last_value,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ _TAKEN = (TrialState.COMPLETED, TrialState.PRUNED, TrialState.PAUSED, TrialState
 
 def load_record(name: str, root: Path) -> SweepRecord:
     """The record of a sweep, by its name under `root` or its folder."""
-    return load_sweep_record(find_sweep(name, root))
+    return load_sweep_record(find_sweep(os.path.expanduser(name), root))
 
 
 def warm_points(
@@ -46,7 +47,7 @@ def warm_points(
     """
     quiet_optuna()
     space = open_space(spec)
-    seen = [space.complete({})]
+    seen = [spec.default_params()]
     points: list[dict[str, Any]] = []
 
     def take(point: dict[str, Any]) -> bool:

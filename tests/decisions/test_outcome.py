@@ -60,8 +60,17 @@ def test_the_nearest_miss_counts_where_nothing_lies_inside() -> None:
     assert outcome.step_values == {1: 9.0, 2: 1.0}
 
 
-def test_a_trial_that_broke_a_bound_for_good_counts_with_where_it_broke() -> None:
-    outcome = outcome_of(a_spec(bounds=KL_BOUND), [(1.0, 0.1), (9.0, 0.5)], TrialState.BOUNDED)
+def test_a_trial_that_broke_a_bound_counts_with_what_it_was_before() -> None:
+    spec = a_spec(bounds=KL_BOUND)
+    before = outcome_of(spec, [(1.0, 0.1), (9.0, 0.5)], TrialState.BOUNDED)
+    assert (before.values, before.is_feasible) == ((1.0,), True)
+    never = outcome_of(spec, [(1.0, 0.3), (9.0, 0.5)], TrialState.BOUNDED)
+    assert (never.values, never.is_feasible) == ((1.0,), False)
+
+
+def test_a_trial_that_failed_counts_with_its_last_report() -> None:
+    spec = a_spec(bounds=KL_BOUND)
+    outcome = outcome_of(spec, [(1.0, 0.1), (9.0, 0.5)], TrialState.DIVERGED)
     assert outcome.violation == pytest.approx(2.0)
 
 
@@ -105,8 +114,9 @@ COMPLETE, PRUNED = OptunaState.COMPLETE, OptunaState.PRUNED
         ("gp", TrialState.PAUSED, PRUNED_AT_3, (COMPLETE, (1.5,))),
         ("nsga2", TrialState.PRUNED, PRUNED_AT_3, (COMPLETE, (1.5,))),
         ("cmaes", TrialState.PRUNED, PRUNED_AT_3, (PRUNED, None)),
-        ("tpe", TrialState.BOUNDED, OUTSIDE, (PRUNED, None)),
-        ("gp", TrialState.BOUNDED, OUTSIDE, (COMPLETE, (9.0,))),
+        ("tpe", TrialState.BOUNDED, OUTSIDE, (COMPLETE, (9.0,))),
+        ("tpe", TrialState.BOUNDED, PRUNED_AT_3, (COMPLETE, (2.0,))),
+        ("gp", TrialState.BOUNDED, PRUNED_AT_3, (COMPLETE, (2.0,))),
         ("cmaes", TrialState.BOUNDED, OUTSIDE, (PRUNED, None)),
         ("tpe", TrialState.DIVERGED, PRUNED_AT_3, (PRUNED, None)),
         ("gp", TrialState.DIVERGED, PRUNED_AT_3, (COMPLETE, (-7.0,))),

@@ -87,7 +87,8 @@ def test_a_file_draws_what_it_asks_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "cmaes", "nsga2", "qmc"])
 def test_a_file_is_searched_by_every_sampler(tmp_path: Path, sampler: str) -> None:
-    spec = file_spec(tmp_path, FILE, num_trials=8, sampler=sampler, startup_trials=2)
+    num_trials = 4 if sampler == "gp" else 12
+    spec = file_spec(tmp_path, FILE, num_trials=num_trials, sampler=sampler, startup_trials=2)
     assert live_through(spec)[1] == live_through(spec, forgetful=True)[1]
 
 
@@ -113,8 +114,7 @@ def test_a_file_places_what_it_drew_and_completes_a_point(tmp_path: Path) -> Non
         ("def search_space(trial):\n    a = 1\n    return a / 0\n", "my_space.py:3 raised ZeroDi"),
         ("def search_space(trial):\n    return [1]\n", "must return a dict"),
         (f"def search_space(trial):\n    trial.suggest_float('{BETA}', 0, 1)\n    return {{}}\n",
-         f"'{BETA}' is not in what it returned"),
-        ("def search_space(trial):\n    return {'algorithm.bta': 1}\n", "has no such field"),
+         f"'{BETA}' is not returned so"),
         (f"def search_space(trial):\n    return trial.suggest_float('{BETA}', 1, 0)\n",
          "my_space.py:2 raised ValueError"),
     ],
@@ -129,7 +129,7 @@ def test_a_file_that_is_wrong_is_named_with_its_line(
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="space_file must be a Python file"):
+    with pytest.raises(SpecError, match="no such file"):
         FileSpace(a_spec({}, space_file=str(tmp_path / "none.py")))
 
 
