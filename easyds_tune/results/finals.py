@@ -1,9 +1,10 @@
 """What the finals decided: which checkpoint is best, what it is worth, and how sure that is.
 
 The journal holds what was measured on every finals prompt. Prompts of even index pick the winner,
-those of odd index report its value and its differences: were they the same, the number would be
-that of a maximum. A bound is kept where the unfavourable end of the metric's interval, over all
-prompts, lies inside; metrics that the finals do not measure count as the search reported them.
+together with what the search had measured on its own; those of odd index report its value and its
+differences: were they the same, the number would be that of a maximum. A bound is kept where the
+unfavourable end of the metric's interval, over all prompts, lies inside; metrics that the finals do
+not measure count as the search reported them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 
 from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import FinalistEvent
@@ -32,7 +34,8 @@ class Finalist:
     search, search_stderr: what the search had reported, None where it had not.
     trainings: the objective on the reporting half of each training of this configuration, its own
     first; more than one where the finals trained it again on new seeds.
-    configuration_picked: the mean of `picked` over these trainings.
+    score: what finalists are compared by: the search's number and `picked`, pooled by precision,
+    as a mean over these trainings.
     """
 
     trial: TrialRecord
@@ -45,7 +48,7 @@ class Finalist:
     search: float | None
     search_stderr: float | None
     trainings: tuple[float, ...]
-    configuration_picked: float
+    score: float
 
     @property
     def is_feasible(self) -> bool:
@@ -85,11 +88,12 @@ def settle(record: SweepRecord) -> Settled | None:
     if not events:
         return None
     sign = -1.0 if record.objective.mode == "max" else 1.0
-    finalists = [_finalist(record, event, events) for event in events]
+    weight = _weight_of_search(record, events)
+    finalists = [_finalist(record, event, events, weight) for event in events]
     finalists.sort(
         key=lambda finalist: (
             finalist.violation,
-            sign * finalist.configuration_picked,
+            sign * finalist.score,
             sign * finalist.picked,
             finalist.trial.number,
             finalist.step,
@@ -167,7 +171,26 @@ def broken_bounds(finalist: Finalist, bounds: tuple[Bound, ...]) -> list[tuple[B
     return found
 
 
-def _finalist(record: SweepRecord, event: FinalistEvent, events: list[FinalistEvent]) -> Finalist:
+def _weight_of_search(record: SweepRecord, events: list[FinalistEvent]) -> float:
+    """What the search's number counts for beside the picking half's 1: the ratio of variances.
+
+    One weight for all finalists, the median; 0 where one of them has no standard error.
+    """
+    metric = record.objective.metric
+    ratios = []
+    for event in events:
+        reported = _reported(record.trials[event.trial], event.step)
+        stderr = _finite(reported.get(stderr_name(metric)))
+        if not stderr or _finite(reported.get(metric)) is None:
+            return 0.0
+        half = estimate(_sample(event, metric).part(PICKING))
+        ratios.append(((half.high - half.low) / (2 * 1.96 * stderr)) ** 2)
+    return median(ratios)
+
+
+def _finalist(
+    record: SweepRecord, event: FinalistEvent, events: list[FinalistEvent], weight: float
+) -> Finalist:
     metric = record.objective.metric
     trial = record.trials[event.trial]
     metrics = {
@@ -183,6 +206,12 @@ def _finalist(record: SweepRecord, event: FinalistEvent, events: list[FinalistEv
         and record.trials[other.trial].params == trial.params
     ]
     halves = [[_sample(e, metric).part(half).value for e in alike] for half in (PICKING, REPORTING)]
+    pooled = [
+        (picked + weight * _reported(record.trials[other.trial], other.step)[metric]) / (1 + weight)
+        if weight
+        else picked
+        for other, picked in zip(alike, halves[PICKING], strict=True)
+    ]
     reported = _reported(trial, event.step)
     return Finalist(
         trial=trial,
@@ -203,7 +232,7 @@ def _finalist(record: SweepRecord, event: FinalistEvent, events: list[FinalistEv
         search=_finite(reported.get(metric)),
         search_stderr=_finite(reported.get(stderr_name(metric))),
         trainings=tuple(halves[REPORTING]),
-        configuration_picked=math.fsum(halves[PICKING]) / len(alike),
+        score=math.fsum(pooled) / len(pooled),
     )
 
 

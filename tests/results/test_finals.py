@@ -54,6 +54,23 @@ def test_the_picking_half_picks_and_the_reporting_half_reports() -> None:
     assert settle(sweep.record) == settled
 
 
+def test_the_searchs_number_helps_to_pick_by_its_precision_and_never_to_report() -> None:
+    picks = []
+    for stderr in (None, 1.0, 0.01):
+        sweep = JudgedSweep()
+        for search, finals in ((0.9, 1.0), (0.1, 1.05)):
+            row = {"eval/reward": search} | ({"eval/reward_stderr": stderr} if stderr else {})
+            trial = sweep.trial({40: row})
+            sweep.judged(trial, 40, {"eval/reward": rewards(finals, finals)})
+        settled = settle(sweep.record)
+        assert settled is not None
+        assert settled.winner is not None
+        picks.append(settled.winner.trial.id)
+        truth = {"000": 1.0, "001": 1.05}[settled.winner.trial.id]
+        assert settled.winner.reported.value == pytest.approx(truth, abs=0.02)
+    assert picks == ["001", "001", "000"]
+
+
 def test_the_lowest_wins_where_lower_is_better() -> None:
     sweep = JudgedSweep(mode="min")
     for reward in (0.2, 0.9):
@@ -133,7 +150,8 @@ def test_a_configuration_is_worth_the_mean_of_its_trainings() -> None:
     winner = settled.winner
     assert winner is not None
     assert winner.trial.id == "004"  # the better one of the better configuration's two
-    assert winner.configuration_picked == pytest.approx(2.25, abs=0.02)
+    # The search's numbers weigh in by their precision: 0.5 and 0.8, at a twelfth of the weight.
+    assert 2.0 < winner.score < 2.25
     assert winner.trainings == pytest.approx((2.5, 2.0), abs=0.02)
     assert settled.runner_up is not None
     assert settled.runner_up.trial.params == {"lr": 1.0}
