@@ -1,6 +1,6 @@
 """Turn the journal of a sweep that was trained for real into a recorded landscape.
 
-`python -m tests.benchmarks.decisions.record JOURNAL LANDSCAPE.json`. Metrics stand as reported;
+`python -m tests.benchmarks.decisions.record SWEEP_FOLDER LANDSCAPE.json`. Metrics stand as reported;
 what reads them smooths them. Trials that did not come to their end are left out, and counted.
 """
 
@@ -24,8 +24,8 @@ STILL = 1e-3
 """KL below which a policy counts as the model it started from."""
 
 
-def landscape(record: SweepRecord, prompts: int) -> dict[str, Any]:
-    """The JSON of a recorded landscape; prompts: of the judge that was asked."""
+def landscape(record: SweepRecord, spec: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of a recorded landscape; spec: as the sweep's folder has it, resolved."""
     trials = [t for t in record.trials.values() if t.state is TrialState.COMPLETED]
     steps = [report.step for report in trials[0].reports]
     last = [trial.reports[-1].metrics for trial in trials]
@@ -40,11 +40,11 @@ def landscape(record: SweepRecord, prompts: int) -> dict[str, Any]:
         "algorithm": record.algorithm,
         "left_out": len(record.trials) - len(trials),
         "space": record.space,
-        "prompts": prompts,
+        "prompts": spec["judge"]["num_prompts"],
         "steps": steps,
-        "tokens_per_step": _median(last, "train/num_tokens") / steps[-1],
-        "seconds_per_step": _median(last, "time/train_seconds") / steps[-1],
-        "start": statistics.fmean(still),
+        "tokens_per_step": round(_tokens(last, spec["algorithm"], steps[-1]), 1),
+        "seconds_per_step": round(_median(last, "time/train_seconds") / steps[-1], 3),
+        "start": _short(statistics.fmean(still)),
         "trials": [_trial(trial) for trial in trials],
     }
 
@@ -58,6 +58,13 @@ def _trial(trial: TrialRecord) -> dict[str, Any]:
     }
 
 
+def _tokens(last: list[dict[str, float]], algorithm: dict[str, Any], steps: int) -> float:
+    """Tokens of a step; of PPO's, the replies', where the release that trained it counted none."""
+    if "train/num_tokens" in last[0]:
+        return _median(last, "train/num_tokens") / steps
+    return _median(last, "train/length") * float(algorithm["rollout_batch_size"])
+
+
 def _median(metrics: list[dict[str, float]], name: str) -> float:
     return statistics.median(found[name] for found in metrics)
 
@@ -67,8 +74,9 @@ def _short(value: float) -> float:
 
 
 if __name__ == "__main__":
-    journal, target = Path(sys.argv[1]), Path(sys.argv[2])
-    found = landscape(replay(read_events(journal)), prompts=128)
+    folder, target = Path(sys.argv[1]), Path(sys.argv[2])
+    resolved = json.loads((folder / "spec.resolved.json").read_text(encoding="utf-8"))
+    found = landscape(replay(read_events(folder / "journal.jsonl")), resolved["spec"])
     rows = ",\n".join(json.dumps(trial) for trial in found.pop("trials"))
     head = json.dumps(found, indent=1).removesuffix("\n}")
     target.write_text(f'{head},\n "trials": [\n{rows}\n]}}\n', encoding="utf-8")
