@@ -1,7 +1,7 @@
 """Turn the journal of a sweep that was trained for real into a recorded landscape.
 
-`python -m tests.benchmarks.decisions.record SWEEP_FOLDER LANDSCAPE.json`. Metrics stand as reported;
-what reads them smooths them. Trials that did not come to their end are left out, and counted.
+`python -m tests.benchmarks.decisions.record SWEEP_FOLDER LANDSCAPE.json`: metrics as reported,
+smoothed by what reads them. Trials that did not come to their end are left out, and counted.
 """
 
 from __future__ import annotations
