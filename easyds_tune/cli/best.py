@@ -33,4 +33,9 @@ def run(args: argparse.Namespace) -> int:
         for path, value in winner["params"].items():
             print(f"  {path}: {value:.4g}" if isinstance(value, float) else f"  {path}: {value}")
         print(f"checkpoint: {folder / winner['checkpoint']}")
+    if best["front"]:
+        print("No other checkpoint beats these in all objectives:")
+    for point in best["front"]:
+        values = ", ".join(f"{name} {value:.4g}" for name, value in point["values"].items())
+        print(f"  trial {point['trial']} at step {point['step']}: {values}")
     return 3 if winner is None else 0

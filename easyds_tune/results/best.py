@@ -17,6 +17,7 @@ from easyds_tune.journal.replay import Report, SweepRecord, TrialRecord
 from easyds_tune.results.bootstrap import Estimate
 from easyds_tune.results.files import replacing
 from easyds_tune.results.finals import Finalist, Settled, settle
+from easyds_tune.results.pareto import pareto_front
 from easyds_tune.results.ranking import (
     RankedTrial,
     find_default,
@@ -43,21 +44,14 @@ def best_json(record: SweepRecord) -> dict[str, Any]:
         "sweep": record.name,
         "algorithm": record.algorithm,
         "objective": {"metric": record.objective.metric, "mode": record.objective.mode},
+        "objectives": [asdict(objective) for objective in record.objectives],
         "bounds": [asdict(bound) for bound in record.bounds],
         "trials": len(record.trials),
         "judged_by": "search" if settled is None else "finals",
         **compared,
+        "front": _front(record),
         "why": " ".join(reasons(record, settled)),
     }
-
-
-def find_best(record: SweepRecord) -> tuple[str, int | None] | None:
-    """(trial, step) of the winner: the finals' where there were any, else the search's."""
-    settled = settle(record)
-    if settled is not None:
-        return (settled.winner.trial.id, settled.winner.step) if settled.winner else None
-    winner = find_winner(rank(record))
-    return (winner.trial.id, winner.step) if winner else None
 
 
 def write_best(record: SweepRecord, folder: Path) -> Path:
@@ -134,6 +128,20 @@ def _describe_ranked(ranked: RankedTrial) -> dict[str, Any]:
         "violation": ranked.violation,
         "metrics": {} if ranked.report is None else _with_intervals(ranked.report),
     }
+
+
+def _front(record: SweepRecord) -> list[dict[str, Any]]:
+    """The Pareto front of several objectives; empty for one."""
+    if len(record.objectives) == 1:
+        return []
+    names = [objective.metric for objective in record.objectives]
+    return [
+        {
+            **_place(point.trial, point.step, point.checkpoint),
+            "values": dict(zip(names, point.values, strict=True)),
+        }
+        for point in pareto_front(record)
+    ]
 
 
 def _place(trial: TrialRecord, step: int | None, checkpoint: str | None) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def _objective_problems(spec: SweepSpec) -> list[str]:
 
 def _metric_problem(spec: SweepSpec, path: str, metric: str, *, is_first: bool) -> str | None:
     kind = spec.algorithm.type
-    costs = COSTS[kind]
+    costs = COSTS
     known = METRICS[kind] if is_first else [*METRICS[kind], *costs]
     if metric in costs and is_first:
         return (

@@ -19,12 +19,12 @@ METRICS = {
 TOKENS = "train/num_tokens"
 SECONDS = "time/train_seconds"
 GPU_MEMORY = "memory/gpu_peak_mib"
-COSTS = {kind: [SECONDS] if kind == "ppo" else [SECONDS, TOKENS] for kind in METRICS}
+COSTS = [SECONDS, TOKENS]
 """What a further objective may spare."""
 
-_ALL = ["train/loss", "train/grad_norm", "train/learning_rate", SECONDS, "time/judge_seconds",
+_ALL = ["train/loss", "train/grad_norm", "train/learning_rate", TOKENS, SECONDS, "time/judge_seconds",
         "time/checkpoint_seconds", "memory/resident_mib"]  # fmt: skip
-_TRL = ["train/epoch", TOKENS]
+_TRL = ["train/epoch"]
 _OWN = {
     "sft": [*_TRL, "train/entropy", "train/mean_token_accuracy"],
     "rm": [*_TRL, "eval/accuracy_stderr",

@@ -25,8 +25,9 @@ from easyds_tune.errors import SpecError
 from easyds_tune.journal.events import FinalEvent, NoteEvent, SweepEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
-from easyds_tune.results.best import find_best, write_best
+from easyds_tune.results.best import write_best
 from easyds_tune.results.display import LiveDisplay
+from easyds_tune.results.finals import find_best
 from easyds_tune.results.tables import write_tables
 from easyds_tune.results.tensorboard import TensorBoardWriter
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
@@ -106,8 +107,13 @@ def _search(
     else:
         best = find_best(record)
         code = EXIT_DONE if best else EXIT_NOTHING_FIT
-        trial, step = best or (None, None)
-        recorder.append(FinalEvent(winner=trial, step=step, exit_code=code))
+        recorder.append(
+            FinalEvent(
+                winner=best.trial.id if best else None,
+                step=best.report.step if best else None,
+                exit_code=code,
+            )
+        )
     write_tables(record, folder)
     write_best(record, folder)
     return code

@@ -42,6 +42,7 @@ class SweepBuilder:
         metric: str,
         num_trials: int,
         bounds: tuple[Bound, ...],
+        objectives: tuple[Objective, ...],
     ) -> None:
         self.events: list[Event] = [
             SweepEvent(
@@ -53,6 +54,7 @@ class SweepBuilder:
                 created=1000.0,
                 space=SPACE,
                 bounds=bounds,
+                objectives=objectives,
             )
         ]
 
@@ -101,8 +103,9 @@ def sweep() -> Callable[..., SweepBuilder]:
         metric: str = "eval/reward",
         num_trials: int = 8,
         bounds: tuple[Bound, ...] = (),
+        objectives: tuple[Objective, ...] = (),
     ) -> SweepBuilder:
-        return SweepBuilder(mode, metric, num_trials, bounds)
+        return SweepBuilder(mode, metric, num_trials, bounds, objectives)
 
     return begin
 
