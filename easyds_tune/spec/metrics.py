@@ -22,8 +22,8 @@ GPU_MEMORY = "memory/gpu_peak_mib"
 COSTS = [SECONDS, TOKENS]
 """What a further objective may spare."""
 
-_ALL = ["train/loss", "train/grad_norm", "train/learning_rate", TOKENS, SECONDS, "time/judge_seconds",
-        "time/checkpoint_seconds", "memory/resident_mib"]  # fmt: skip
+_ALL = ["train/loss", "train/grad_norm", "train/learning_rate", TOKENS, SECONDS,
+        "time/judge_seconds", "time/checkpoint_seconds", "memory/resident_mib"]  # fmt: skip
 _TRL = ["train/epoch"]
 _OWN = {
     "sft": [*_TRL, "train/entropy", "train/mean_token_accuracy"],

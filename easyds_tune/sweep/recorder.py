@@ -30,7 +30,6 @@ from easyds_tune.results.tensorboard import TensorBoardWriter
 from easyds_tune.spec.sweep import trial_id
 from easyds_tune.trial.failure import Failure, read_failure, write_failure
 
-
 TUNES_OWN = "config/"
 """How names begin that Tune puts among the metrics when it flattens a result."""
 
