@@ -33,9 +33,16 @@ def run(args: argparse.Namespace) -> int:
     folder = f"{spec.output.folder}/{spec.name}"
     if code in (130, 143):
         print(f"interrupted; what is finished is in {folder}")
-    elif code == 3:
-        print(f"no trial is fit to win; see easyds-tune status {folder}")
     else:
+        from easyds_tune.results.finals import settle
+        from easyds_tune.results.load import load_sweep_record
+        from easyds_tune.results.why import reasons
+
+        record = load_sweep_record(Path(folder))
+        print("\n" + "\n".join(reasons(record, settle(record))))
+    if code == 3:
+        print(f"see easyds-tune status {folder}")
+    elif code == 0:
         print(f"\nresults in {folder}; next:")
         where = "" if spec.output.folder == "results" else f" --results {spec.output.folder}"
         print(f"  easyds-tune best {spec.name}{where}")

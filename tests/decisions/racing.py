@@ -102,6 +102,11 @@ class Race:
         self.log.append(f"start {name}")
         return name
 
+    def append_trial(self, name: str, params: dict[str, Any]) -> None:
+        """A trial that no decider asked for."""
+        self.append(SuggestEvent(name, len(self.record.trials), params, "sampler"))
+        self.append(StartEvent(name, 1))
+
     def promote(self, decision: Promote) -> str:
         trial = self.record.trials[decision.trial]
         self.append(DecideEvent(trial.id, trial.step, decision.by, "promote", decision.reason))
