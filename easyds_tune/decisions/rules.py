@@ -58,8 +58,8 @@ def rules_of(
     return Rules(
         objective=objectives_of(spec)[0],
         bounds=bounds_of(spec),
-        scheduler=scheduler_type(spec, slots),
-        rungs=tuple(rungs(spec, train_records, slots)),
+        scheduler=scheduler_type(spec),
+        rungs=tuple(rungs(spec, train_records)),
         reduction_factor=spec.scheduler.reduction_factor,
         num_trials=spec.search.num_trials,
         slots=slots,

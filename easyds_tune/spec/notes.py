@@ -9,8 +9,11 @@ from easyds_tune.spec.sweep import SweepSpec
 NO_MEMORY = ("qmc", "random", "grid")
 """Samplers that learn nothing from trials, so nothing of bounds either."""
 
+MANY_FOR_GP = 200
+"""Trials from which a Gaussian process, whose cost grows with their cube, is slow."""
 
-def decision_notes(spec: SweepSpec, slots: int | None = None) -> list[str]:
+
+def decision_notes(spec: SweepSpec) -> list[str]:
     """Where a sampler ignores bounds, pruned trials or parts of the space."""
     sampler = spec.search.sampler
     notes = []
@@ -18,7 +21,7 @@ def decision_notes(spec: SweepSpec, slots: int | None = None) -> list[str]:
         notes.append(f"search.sampler: {sampler} ignores bounds, and goes on outside them")
     elif spec.bounds and sampler == "cmaes":
         notes.append("search.sampler: cmaes ignores bounds; it sees a trial outside as pruned")
-    if scheduler_type(spec, slots) != "none":
+    if scheduler_type(spec) != "none":
         if sampler in ("gp", "nsga2"):
             notes.append(
                 f"search.sampler: {sampler} ignores that a trial was pruned, and takes its last "
@@ -32,6 +35,11 @@ def decision_notes(spec: SweepSpec, slots: int | None = None) -> list[str]:
         if (isinstance(param, ChoiceParam) and sampler in ("cmaes", "qmc"))
         or (param.when and sampler in ("cmaes", "qmc", "gp"))
     ]
+    if sampler == "gp" and spec.search.num_trials > MANY_FOR_GP:
+        notes.append(
+            f"search.sampler: gp needs seconds a suggestion from some {MANY_FOR_GP} trials on, and "
+            "more with each; tpe takes milliseconds"
+        )
     if drawn:
         notes.append(
             f"search.sampler: {sampler} draws {', '.join(drawn)} at random, without what it learnt"

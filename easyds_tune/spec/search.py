@@ -140,10 +140,10 @@ class SchedulerSpec(Spec):
     type: Literal["auto", "asha", "asha_stop", "halving", "median", "none"] = "auto"
     """`asha` lets a trial wait at each rung until it is among the best; `asha_stop` stops it there
     and then; `halving` waits for all of a rung; `median` stops what is worse than the middle one;
-    `none` lets every trial run to its end. `auto` is none for several objectives, else halving
-    for 4 slots or fewer, else asha."""
+    `none` lets every trial run to its end. `auto` is asha, but none for several
+    objectives."""
     grace_period: int | None = Field(None, ge=1, le=LARGEST)
-    """The first rung, in steps; null lays the rungs by the budget and the number of trials."""
+    """The first rung, in steps; null is one rung, at 1 / reduction_factor of the budget."""
     reduction_factor: float = Field(3, ge=2)
     """At each rung the best 1 / reduction_factor go on; rungs grow by the same factor."""
 

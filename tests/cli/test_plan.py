@@ -29,7 +29,7 @@ def test_a_plan_shows_the_resolved_spec_and_what_it_comes_to(
     # 100 steps, evaluated every 25: 4 checkpoints a trial. 7 trials have one rung, after 100 / 3.
     assert "# trials: 7, the first is the configuration above" in out
     assert "# steps: 100 a trial, evaluated every 25\n" in out
-    assert "# rungs: step 50; at each the best 1/3 go on (halving)" in out
+    assert "# rungs: step 50; at each the best 1/3 go on (asha)" in out
     assert "in 28 checkpoints under results/" in out
     assert "records: 24 train, 0 held out, 24 judge prompts" in out
 
@@ -224,7 +224,7 @@ def test_a_plan_of_searched_rollouts_counts_in_examples(
     assert main(["plan", "ppo", *overrides, *ONE_SLOT]) == 0
     out = capsys.readouterr().out
     assert "# steps: 30 a trial, evaluated every 10 at the default batch; a trial with a lar" in out
-    assert "# rungs: examples 640; at each the best 1/3 go on (halving)" in out
+    assert "# rungs: examples 640; at each the best 1/3 go on (asha)" in out
 
 
 @pytest.mark.parametrize(

@@ -32,15 +32,13 @@ def test_rungs_grow_by_the_factor_and_stay_below_the_budget(
     [
         (2, 3, []),  # no third of two trials
         (3, 3, [40]),  # 100 / 3, at the next evaluation
-        (8, 3, [40]),
-        (9, 3, [20, 40]),  # 100 / 9 and 100 / 3
-        (27, 3, [10, 20, 40]),
-        (81, 3, [10, 20, 40]),  # 100 / 81 and 100 / 27 are before the first evaluation
-        (16, 2, [10, 20, 30, 50]),
+        (81, 3, [40]),
+        (16, 2, [50]),
+        (16, 8, [20]),
         (16, 100, []),
     ],
 )
-def test_without_a_grace_period_the_rungs_are_as_many_as_the_trials_allow(
+def test_without_a_grace_period_there_is_one_rung_at_a_share_of_the_budget(
     spec: Make, num_trials: int, factor: float, expected: list[int]
 ) -> None:
     fields = {"search.num_trials": num_trials, "scheduler.reduction_factor": factor}
@@ -60,14 +58,11 @@ def test_the_median_is_asked_at_every_evaluation_from_the_grace_period_on(spec: 
     assert list(rungs(spec(training=training, scheduler=late))) == [15, 20, 25]
 
 
-@pytest.mark.parametrize(("slots", "expected"), [(1, "halving"), (4, "halving"), (5, "asha")])
-def test_few_slots_wait_for_all_trials_of_a_rung(spec: Make, slots: int, expected: str) -> None:
-    assert scheduler_type(spec(), slots) == expected
-    assert scheduler_type(spec(scheduler={"type": "median"}), slots) == "median"
-
-
-def test_the_slots_are_this_machines_if_none_are_given(spec: Make) -> None:
-    assert scheduler_type(spec(resources={"max_concurrent": 1})) == "halving"
+def test_auto_is_asha_but_nothing_for_several_objectives(spec: Make) -> None:
+    assert scheduler_type(spec()) == "asha"
+    assert scheduler_type(spec(**{"scheduler.type": "median"})) == "median"
+    both = [{"metric": "eval/accuracy"}, {"metric": "time/train_seconds"}]
+    assert scheduler_type(spec(**{"objective": both, "scheduler.type": "auto"})) == "none"
 
 
 def test_rungs_are_in_examples_where_the_batch_is_searched(spec: Make) -> None:
@@ -82,5 +77,5 @@ def test_rungs_are_in_examples_where_the_batch_is_searched(spec: Make) -> None:
 
 
 def test_rungs_of_a_budget_in_epochs_need_the_records(spec: Make) -> None:
-    # 800 / 8 = 100 steps, evaluated every 20: rungs after 100 / 9 and 100 / 3.
-    assert rungs(spec(training={"num_train_epochs": 1}), 800) == [20, 40]
+    # 800 / 8 = 100 steps, evaluated every 20: a rung after 100 / 3.
+    assert rungs(spec(training={"num_train_epochs": 1}), 800) == [40]
