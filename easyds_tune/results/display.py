@@ -122,6 +122,8 @@ def ended_line(record: SweepRecord, trial: TrialRecord, ended: int) -> Text:
         f" step {trial.step} {record.objective.metric} {_last_objective(record, trial)}",
         f" in {format_seconds(trial.seconds)} ({format_params(trial.params)})",
     )
+    if trial.decisions and trial.decisions[-1].by == "guard":
+        line.append(f" {trial.decisions[-1].reason}")
     if trial.error is not None:
         line.append(f" {trial.error.type}: {trial.error.message.partition(chr(10))[0]}")
     return line

@@ -28,8 +28,9 @@ def write_tables(record: SweepRecord, folder: Path) -> None:
 def trials_table(record: SweepRecord) -> pa.Table:
     """One row a trial, in the order suggested. Times are unix seconds.
 
-    `rank` counts from 1; `best_*` are of the trial's best step; each searched path is a column
-    ``params.<path>``, a JSON text where its values have no common type.
+    `rank` counts from 1; `seed` is null where a trial has the sweep's; `best_*` are of the trial's
+    best step, `best_violation` how far outside of the bounds it is, 0 inside; each searched path is
+    a column ``params.<path>``, a JSON text where its values have no common type.
     """
     ranked = {entry.trial.id: (place, entry) for place, entry in enumerate(rank(record), start=1)}
     trials = list(record.trials.values())
@@ -40,11 +41,13 @@ def trials_table(record: SweepRecord) -> pa.Table:
         "rank": pa.array([ranked[t.id][0] for t in trials], pa.int64()),
         "state": pa.array([str(t.state) for t in trials], pa.string()),
         "source": pa.array([t.source for t in trials], pa.string()),
+        "seed": pa.array([t.seed for t in trials], pa.int64()),
         "attempt": pa.array([t.attempt for t in trials], pa.int64()),
         "step": pa.array([t.step for t in trials], pa.int64()),
         "best_step": pa.array([b.step for b in best], pa.int64()),
         "best_value": pa.array([b.value for b in best], pa.float64()),
         "best_stderr": pa.array([b.stderr for b in best], pa.float64()),
+        "best_violation": pa.array([b.violation for b in best], pa.float64()),
         "best_checkpoint": pa.array([b.checkpoint for b in best], pa.string()),
         "started": pa.array([t.started for t in trials], pa.float64()),
         "ended": pa.array([t.ended for t in trials], pa.float64()),

@@ -7,10 +7,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from easyds_tune.journal.events import NoteEvent
+from easyds_tune.journal.events import DecideEvent, FinishEvent, NoteEvent, TrialState
 from easyds_tune.journal.replay import replay
 from easyds_tune.results import display
-from easyds_tune.results.display import LiveDisplay, live_view, steps_done, steps_left
+from easyds_tune.results.display import (
+    LiveDisplay,
+    ended_line,
+    live_view,
+    steps_done,
+    steps_left,
+)
+from tests.results.conftest import row
 
 
 class Terminal(io.StringIO):
@@ -38,6 +45,16 @@ def test_without_a_terminal_each_ended_trial_is_one_line_and_the_table_comes_las
     assert [line[:5] for line in lines[:5]] == [f"[{n}/8]" for n in (1, 2, 3, 4, 5)]
     assert lines[5].split()[:3] == ["#", "trial", "state"]
     assert "\x1b" not in stream.getvalue()
+
+
+def test_a_bounded_trial_says_on_which_number(sweep: Callable[..., Any]) -> None:
+    builder = sweep()
+    builder.trial({10: row(1.0, kl=0.3)}, None)
+    reason = "eval/kl is 0.3, must be at most 0.2"
+    builder.events.append(DecideEvent("000", 10, "guard", "stop", reason))
+    builder.events.append(FinishEvent("000", TrialState.BOUNDED, 10, 30.0))
+    record = builder.record()
+    assert ended_line(record, record.trials["000"], 1).plain.endswith(f") {reason}")
 
 
 def test_trials_that_ended_before_the_display_opened_are_not_told_again(demo_sweep: Any) -> None:
