@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 from tests.benchmarks.decisions.runs import METHODS, OURS, landscape, spec_of
-from tests.benchmarks.decisions.verdicts import NAMES, ROWS, Results
+from tests.benchmarks.decisions.verdicts import NAMES, ROWS, Results, place_name
 
 COLOURS = {OURS: "#d1495b", "a": "#00798c", "b": "#edae49", "c": "#6b7280", "d": "#7b4ea3"}
 WIDTH, HEIGHT, LEFT, TOP = 260, 180, 54, 34
@@ -28,15 +28,18 @@ def incumbents(results: Results) -> str:
         values = [value for line in lines.values() for value in line if value is not None]
         low, high = min([best.start, *values]), max([best.value, *values])
         margin = 0.06 * (high - low) or 0.1
-        parts.append(_panel(corner, f"{place[0]}, {place[1]} slots", low - margin, high + margin))
+        parts.append(_panel(corner, place_name(place), low - margin, high + margin))
         parts.append(_line(corner, [best.value] * 2, low - margin, high + margin, "#9ca3af", "4 3"))
         parts += [
             _line(corner, line, low - margin, high + margin, COLOURS[m])
             for m, line in reversed(lines.items())
         ]
+        handed = best.value - statistics.median(results.regrets(place, OURS))
+        x, y = _left(corner) + WIDTH, _y(corner, handed, low - margin, high + margin)
+        parts.append(f'<circle cx="{x}" cy="{y:.1f}" r="4.5" fill="{COLOURS[OURS]}"/>')
     title = (
-        "True value of the pick during the search, by tokens used (0 to the whole budget); "
-        "dashed: the best feasible"
+        "True value of the search's pick by tokens used, median of the seeds; outside the bound it "
+        "counts as the start. Dashed: the best feasible. Dot: what our finals hand over"
     )
     return _figure(title, len(columns), len(rows), parts, {NAMES[m]: COLOURS[m] for m in METHODS})
 
@@ -51,7 +54,7 @@ def regrets(results: Results) -> str:
         corner = (columns.index(place[1]), rows.index(place[0]))
         found = {row: results.regrets(place, row) for row in shown}
         high = 1.08 * max(max(values) for values in found.values()) or 0.1
-        parts.append(_panel(corner, f"{place[0]}, {place[1]} slots", 0.0, high))
+        parts.append(_panel(corner, place_name(place), 0.0, high))
         for index, (row, values) in enumerate(found.items()):
             colour = COLOURS[ROWS[row][0]]
             x = _left(corner) + WIDTH * (index + 0.5) / len(shown)

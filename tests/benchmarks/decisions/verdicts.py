@@ -108,7 +108,7 @@ def verdicts(results: Results) -> list[Verdict]:
     """The issue's targets, at each landscape and number of slots."""
     found: list[Verdict] = []
     for place in results.places:
-        name = f"{place[0]}, {place[1]} slots"
+        name = place_name(place)
         regret = {row: statistics.median(results.regrets(place, row)) for row in ROWS}
         tokens = {row: statistics.median(results.tokens(place, row)) for row in ROWS}
         stock, random = min(regret["a"], regret["a'"]), min(regret["c"], regret["c'"])
@@ -134,6 +134,12 @@ def verdicts(results: Results) -> list[Verdict]:
                 Verdict("95 % interval holds the truth", landscape, _share(covered), 0.99, 0.9)
             )
     return found
+
+
+def place_name(place: Place) -> str:
+    """A place in words."""
+    landscape, slots = place
+    return f"{landscape}, {slots} slot{'s' if slots > 1 else ''}"
 
 
 def coverage(results: Results, place: Place) -> list[bool]:
