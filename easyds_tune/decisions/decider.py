@@ -16,8 +16,8 @@ from easyds_tune.decisions.finals import choose_finalists, retrainings
 from easyds_tune.decisions.guard import inspect
 from easyds_tune.decisions.rules import Rules
 from easyds_tune.decisions.schedulers import Action, make_scheduler
-from easyds_tune.decisions.stop import reason_to_stop
-from easyds_tune.journal.events import Source, TrialState
+from easyds_tune.decisions.stop import Limits
+from easyds_tune.journal.events import DecideEvent, Source, StopEvent, TrialState
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 
 Suggest = Callable[[int, SweepRecord], Mapping[str, Any] | None]
@@ -93,10 +93,10 @@ class Decider:
     points: Sequence[dict[str, Any]] = ()
     examples_per_step: Callable[[dict[str, Any]], int] | None = None
     _is_out_of_points: bool = field(default=False, init=False)
-    _ended: str | None = field(default=None, init=False)
     _units: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        self._limits = Limits(self.rules, self.record)
         self._scheduler = make_scheduler(self.rules)
         for trial in _as_they_reported(self.record):
             if trial.source != "finals" and not self._is_stopped(trial):
@@ -116,20 +116,21 @@ class Decider:
         if trial.source != "finals":
             choice = self._scheduler.take_in(trial, self._progress(trial, trial.step))
         if is_last:
-            return Verdict("stop", state=TrialState.COMPLETED, reason=note.reason if note else "")
-        if trial.source != "finals" and (reason := self._reason_to_end(self.record.updated)):
-            return Verdict("stop", "stop", reason, TrialState.PRUNED)
+            verdict = note or Verdict("stop")
+            return dataclasses.replace(verdict, action="stop", state=TrialState.COMPLETED)
+        if trial.source != "finals" and self.record.stopped is not None:
+            return Verdict("stop", "stop", self.record.stopped, TrialState.PRUNED)
         if choice is None or choice.action == "continue":
             return note or Verdict("continue")
         state = TrialState.PRUNED if choice.action == "stop" else TrialState.PAUSED
         return Verdict(choice.action, self._scheduler.name, choice.reason, state)
 
-    def next(self, now: float) -> Next:
-        """What to do with a free slot, if there is one; `now` in unix seconds."""
+    def next(self) -> Next:
+        """What to do with a free slot, if there is one."""
         running = [t for t in self.record.trials.values() if t.state is TrialState.RUNNING]
         if len(running) >= self.rules.slots:
             return Wait()
-        reason = self._reason_to_end(now)
+        reason = self.record.stopped
         if reason is None:
             # A promotion before a new trial: it is the surer use of a slot.
             may_start = self._may_start()
@@ -148,7 +149,7 @@ class Decider:
 
         None where a grid has no more points: ask `next` again.
         """
-        if self._ended is None and self._may_start():
+        if self.record.stopped is None and self._may_start():
             return self._proposal()
         return self._retraining()
 
@@ -157,10 +158,12 @@ class Decider:
         found = inspect(trial, self.record.objectives, self.rules.bounds)
         return found is not None and found.state is not None
 
-    def _reason_to_end(self, now: float) -> str | None:
-        if self._ended is None:
-            self._ended = reason_to_stop(self.record, self.rules, now)
-        return self._ended
+    def stop_event(self, now: float) -> StopEvent | None:
+        """The event to write once a limit is met, before anything else is asked; else None."""
+        if self.record.stopped is not None:
+            return None
+        reason = self._limits.reason(now)
+        return None if reason is None else StopEvent(reason)
 
     def _searched(self) -> int:
         return sum(trial.source != "finals" for trial in self.record.trials.values())
@@ -198,6 +201,14 @@ class Decider:
         if trial.id not in self._units:
             self._units[trial.id] = self.examples_per_step(trial.params)
         return step * self._units[trial.id]
+
+
+def decision_event(trial: TrialRecord, verdict: Verdict) -> DecideEvent | None:
+    """What the journal should say of a verdict on a trial's newest report, if anything."""
+    if not verdict.by:
+        return None
+    action = "note" if verdict.note else verdict.action
+    return DecideEvent(trial.id, trial.step, verdict.by, action, verdict.reason)
 
 
 def _as_they_reported(record: SweepRecord) -> Iterator[TrialRecord]:

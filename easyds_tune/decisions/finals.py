@@ -84,7 +84,7 @@ def retrained_finalists(
     return [
         (trial.id, step)
         for trial in record.trials.values()
-        if trial.source == "finals"
+        if trial.source == "finals" and RankedTrial(trial, value=0.0).is_fit
         for key, step in dict.fromkeys(wanted)
         if key == _key(trial.params) and step in trial.checkpoints
     ]

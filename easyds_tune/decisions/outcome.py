@@ -50,6 +50,10 @@ class Outcome:
         return self.step_values[max(self.step_values)] if self.step_values else None
 
 
+NOT_YET = -1.0
+"""The margin of a bound that does not apply to a trial yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Scored:
     step: int
@@ -61,7 +65,13 @@ class _Scored:
 def trial_outcome(
     trial: TrialRecord, objectives: Sequence[Objective], bounds: Sequence[Bound]
 ) -> Outcome:
-    """What a trial has shown so far; with several objectives, by its last report."""
+    """What a trial has shown so far; with several objectives, by its last report.
+
+    A bound that applies only from a later step is told as kept: nobody knows yet.
+    """
+    later = [bound for bound in bounds if bound.from_step > trial.step]
+    unknown = {key: NOT_YET for bound in later for key in bound.margins({})}
+    bounds = [bound for bound in bounds if bound.from_step <= trial.step]
     scored = [found for report in trial.reports if (found := _score(report, objectives, bounds))]
     if not scored or trial.state in FAILED_STATES:
         last = trial.reports[-1].metrics if trial.reports else {}
@@ -69,7 +79,7 @@ def trial_outcome(
             values=scored[-1].values if scored else (),
             step=trial.step,
             step_values={one.step: one.values[0] for one in scored},
-            margins=margins(bounds, last),
+            margins=margins(bounds, last) | unknown,
         )
     inside = [one for one in scored if one.violation == 0]
     if len(objectives) > 1:
@@ -81,7 +91,7 @@ def trial_outcome(
         values=chosen.values,
         step=chosen.step,
         step_values={one.step: one.values[0] for one in inside or scored},
-        margins=chosen.margins,
+        margins=chosen.margins | unknown,
     )
 
 

@@ -2,8 +2,8 @@
 
 A trial enters a rung with its first report at or after it. Trials are compared there by how far
 they lie outside of the bounds that hold by then, and those inside by their score: feasible first.
-The default configuration, trial 0, takes part in every rung and always goes on: what the search
-bought cannot be told from a default that was cut at a third of its budget.
+The default configuration, trial 0, always goes on and takes nobody's place: what the search bought
+cannot be told from a default that was cut at a third of its budget.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from easyds_tune.journal.bounds import violation
 from easyds_tune.journal.events import Objective, TrialState
 from easyds_tune.journal.replay import Report, SweepRecord, TrialRecord
 from easyds_tune.results.ranking import DEFAULT_TRIAL_NUMBER
+
+_LOST = frozenset(
+    {TrialState.BOUNDED, TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialState.FAILED}
+)
 
 Action = Literal["continue", "pause", "stop"]
 
@@ -99,9 +103,9 @@ class Rung:
         """How many trials are better here."""
         return bisect.bisect_left(self._order, (self.places[trial], trial))
 
-    def best(self, count: int) -> list[str]:
-        """The best trials here."""
-        return [trial for _, trial in self._order[:count]]
+    def in_order(self) -> list[str]:
+        """The trials here, best first."""
+        return [trial for _, trial in self._order]
 
     def __len__(self) -> int:
         return len(self._order)
@@ -111,6 +115,8 @@ class _Rungs:
     """The rungs of a sweep, and the highest one that each trial has entered."""
 
     name = "rungs"
+    with_default = False
+    """Whether trial 0 takes a place at its rungs."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -121,7 +127,7 @@ class _Rungs:
         """Let a trial into the rungs its newest report reached; the highest new one, if any."""
         level = self._level.get(trial.id, -1)
         reached = bisect.bisect_right(self._rules.rungs, progress) - 1
-        if reached <= level:
+        if reached <= level or (trial.number == DEFAULT_TRIAL_NUMBER and not self.with_default):
             return None
         place = place_of(trial.reports[-1], trial.number, self._rules)
         for rung in self._rungs[level + 1 : reached + 1]:
@@ -134,11 +140,20 @@ class _Rungs:
         return int(len(rung) / self._rules.reduction_factor + 1e-9)
 
     def _waiting(self, rung: Rung, record: SweepRecord, count: int) -> str | None:
-        """The best of a rung's `count` best trials that is paused there."""
-        for trial in rung.best(count):
-            at_this_rung = self._rungs[self._level[trial]] is rung
-            if at_this_rung and record.trials[trial].state is TrialState.PAUSED:
-                return trial
+        """The best of a rung's `count` best trials that is paused there.
+
+        One that broke a bound or failed later on leaves its place to the next.
+        """
+        places = count
+        for name in rung.in_order():
+            trial = record.trials[name]
+            if trial.state in _LOST:
+                continue
+            if places == 0:
+                return None
+            if trial.state is TrialState.PAUSED and self._rungs[self._level[name]] is rung:
+                return name
+            places -= 1
         return None
 
     def _one_of(self, rung: Rung, count: int) -> str:
@@ -160,7 +175,7 @@ class Asha(_Rungs):
     def take_in(self, trial: TrialRecord, progress: int) -> Choice:
         """Pause at a rung, unless among the best 1/η there already."""
         rung = self._enter(trial, progress)
-        if rung is None or trial.number == DEFAULT_TRIAL_NUMBER:
+        if rung is None:
             return Choice("continue")
         share = self._share(rung)
         if rung.standing(trial.id) < share:
@@ -194,7 +209,7 @@ class Halving(_Rungs):
     def take_in(self, trial: TrialRecord, progress: int) -> Choice:
         """Pause at every rung."""
         rung = self._enter(trial, progress)
-        if rung is None or trial.number == DEFAULT_TRIAL_NUMBER:
+        if rung is None:
             return Choice("continue")
         return Choice("pause", f"waits at {rung.at} for the others")
 
@@ -225,7 +240,7 @@ class AshaStop(_Rungs):
     def take_in(self, trial: TrialRecord, progress: int) -> Choice:
         """Stop, or go on."""
         rung = self._enter(trial, progress)
-        if rung is None or trial.number == DEFAULT_TRIAL_NUMBER:
+        if rung is None:
             return Choice("continue")
         share = math.ceil(len(rung) / self._rules.reduction_factor - 1e-9)
         if rung.standing(trial.id) < share:
@@ -244,6 +259,7 @@ class Median(_Rungs):
     """
 
     name = "median"
+    with_default = True
     FEWEST = 3
     """Other trials that must have come as far."""
 

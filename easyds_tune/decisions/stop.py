@@ -4,29 +4,65 @@ from __future__ import annotations
 
 from easyds_tune.decisions.rules import Rules
 from easyds_tune.journal.events import TrialState
-from easyds_tune.journal.replay import SweepRecord
+from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.results.ranking import improves, rank_trial
 
 TOKENS = "train/num_tokens"
 """Tokens a trial has trained on so far."""
 
 
-def reason_to_stop(record: SweepRecord, rules: Rules, now: float) -> str | None:
-    """Which limit was met first, in words; None while there is none. `now` in unix seconds."""
-    stop = rules.stop
-    if stop.tokens is not None and (used := tokens_used(record)) >= stop.tokens:
-        return f"{used} tokens were trained on, the limit is {stop.tokens}"
-    if stop.hours is not None and (hours := (now - record.created) / 3600) >= stop.hours:
-        return f"the sweep ran for {hours:.3g} hours, the limit is {stop.hours:g}"
-    if stop.gpu_hours is not None:
-        hours = max(rules.gpus, 1.0) * seconds_used(record, now) / 3600
-        if hours >= stop.gpu_hours:
-            return f"{hours:.3g} GPU hours were used, the limit is {stop.gpu_hours:g}"
-    if stop.no_improvement is not None:
-        count = trials_without_improvement(record)
-        if count >= stop.no_improvement:
-            return f"{count} trials in a row were no better than the best"
-    return None
+class Limits:
+    """The limits of a search. Keeps nothing but what it has worked out of trials that ended."""
+
+    def __init__(self, rules: Rules, record: SweepRecord) -> None:
+        self._rules = rules
+        self._record = record
+        self._values: dict[str, float | None] = {}
+
+    def reason(self, now: float) -> str | None:
+        """Which limit is met, in words; None while there is none. `now` in unix seconds."""
+        stop, record = self._rules.stop, self._record
+        if stop.tokens is not None and (used := tokens_used(record)) >= stop.tokens:
+            return f"{used} tokens were trained on, the limit is {stop.tokens}"
+        if stop.hours is not None and (hours := (now - record.created) / 3600) >= stop.hours:
+            return f"the sweep ran for {hours:.3g} hours, the limit is {stop.hours:g}"
+        if stop.gpu_hours is not None:
+            hours = max(self._rules.gpus, 1.0) * seconds_used(record, now) / 3600
+            if hours >= stop.gpu_hours:
+                return f"{hours:.3g} GPU hours were used, the limit is {stop.gpu_hours:g}"
+        if stop.no_improvement is not None:
+            count = self.trials_without_improvement()
+            if count >= stop.no_improvement:
+                return f"{count} trials in a row were no better than the best"
+        return None
+
+    def trials_without_improvement(self) -> int:
+        """Trials that ended since the best feasible value last moved, by the order they ended in.
+
+        One that waits at a rung has not had its chance yet, and does not count.
+        """
+        ended = [
+            trial
+            for trial in self._record.trials.values()
+            if trial.state.is_final and trial.source != "finals"
+        ]
+        objective = self._record.objective
+        best: float | None = None
+        count = 0
+        for trial in sorted(ended, key=lambda trial: (trial.ended or 0.0, trial.number)):
+            value = self._value(trial)
+            if value is not None and (best is None or improves(value, best, objective)):
+                best, count = value, 0
+            else:
+                count += 1
+        return count
+
+    def _value(self, trial: TrialRecord) -> float | None:
+        """The best feasible value of a trial that ended, which nothing changes any more."""
+        if trial.id not in self._values:
+            ranked = rank_trial(trial, self._record.objective, self._record.bounds)
+            self._values[trial.id] = ranked.value if ranked.is_fit else None
+        return self._values[trial.id]
 
 
 def tokens_used(record: SweepRecord) -> int:
@@ -48,25 +84,3 @@ def seconds_used(record: SweepRecord, now: float) -> float:
         if trial.state is TrialState.RUNNING and trial.resumed is not None:
             total += max(0.0, now - trial.resumed)
     return total
-
-
-def trials_without_improvement(record: SweepRecord) -> int:
-    """Trials that ended since the best feasible value last moved, by the order they ended in.
-
-    A trial that waits at a rung has ended for now: it had its chance to be the best.
-    """
-    ended = [
-        trial
-        for trial in record.trials.values()
-        if trial.ended is not None and trial.source != "finals"
-    ]
-    best: float | None = None
-    count = 0
-    for trial in sorted(ended, key=lambda trial: (trial.ended, trial.number)):
-        ranked = rank_trial(trial, record.objective, record.bounds)
-        value = ranked.value if ranked.is_fit else None
-        if value is not None and (best is None or improves(value, best, record.objective)):
-            best, count = value, 0
-        else:
-            count += 1
-    return count

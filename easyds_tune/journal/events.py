@@ -159,6 +159,20 @@ class FinishEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class StopEvent:
+    """The search ended before all of its trials had run: which limit was met, in words."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinalsEvent:
+    """The finals began; `finalists` are the (trial, step) of all checkpoints to be judged."""
+
+    finalists: list[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class FinalistEvent:
     """A checkpoint was judged anew, on prompts and draws that no decision has seen.
 
@@ -198,6 +212,8 @@ Event = (
     | CheckpointEvent
     | DecideEvent
     | FinishEvent
+    | StopEvent
+    | FinalsEvent
     | FinalistEvent
     | FinalEvent
     | NoteEvent
@@ -211,6 +227,8 @@ _KINDS: dict[str, type[Event]] = {
     "checkpoint": CheckpointEvent,
     "decide": DecideEvent,
     "finish": FinishEvent,
+    "stop": StopEvent,
+    "finals": FinalsEvent,
     "finalist": FinalistEvent,
     "final": FinalEvent,
     "note": NoteEvent,

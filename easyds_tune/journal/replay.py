@@ -15,12 +15,14 @@ from easyds_tune.journal.events import (
     Entry,
     FinalEvent,
     FinalistEvent,
+    FinalsEvent,
     FinishEvent,
     NoteEvent,
     Objective,
     ReportEvent,
     Source,
     StartEvent,
+    StopEvent,
     SuggestEvent,
     SweepEvent,
     TrialError,
@@ -105,7 +107,9 @@ class SweepRecord:
     notes: list[str] = field(default_factory=list)
     bounds: tuple[Bound, ...] = ()
     objectives: tuple[Objective, ...] = ()  # all of them; `objective` is the first
-    finalists: list[FinalistEvent] = field(default_factory=list)
+    stopped: str | None = None  # the limit that ended the search, in words
+    chosen: list[tuple[str, int]] = field(default_factory=list)  # for the finals: trial, step
+    finalists: list[FinalistEvent] = field(default_factory=list)  # those judged so far
     final: FinalEvent | None = None
     torn_bytes: int = 0  # left out at the end of the journal when it was read
     _metric_names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict, repr=False)
@@ -156,6 +160,10 @@ class SweepRecord:
                 self._start(event, entry)
             case FinishEvent() as event:
                 self._finish(event, entry)
+            case StopEvent() as event:
+                self.stopped = event.reason
+            case FinalsEvent() as event:
+                self.chosen = [(trial, step) for trial, step in event.finalists]
             case FinalistEvent() as event:
                 self._trial(event.trial, entry)
                 self.finalists.append(event)
@@ -185,7 +193,7 @@ class SweepRecord:
         trial.decisions.append(event)
         if event.action == "promote":
             trial.state = TrialState.RUNNING  # and starts once it has got its slot
-            trial.ended = None
+            trial.ended = trial.resumed = None
 
     def _start(self, event: StartEvent, entry: Entry) -> None:
         trial = self._trial(event.trial, entry)

@@ -13,7 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from easyds_tune.decisions.decider import New, Next, Over, Promote, Proposal, Verdict
+from easyds_tune.decisions.decider import (
+    New,
+    Next,
+    Over,
+    Promote,
+    Proposal,
+    Verdict,
+    decision_event,
+)
 from easyds_tune.decisions.rules import bounds_of, objectives_of
 from easyds_tune.decisions.stop import tokens_used
 from easyds_tune.journal.events import (
@@ -24,6 +32,7 @@ from easyds_tune.journal.events import (
     FinishEvent,
     ReportEvent,
     StartEvent,
+    StopEvent,
     SuggestEvent,
     SweepEvent,
     TrialState,
@@ -40,7 +49,11 @@ SPEEDS = (0.75, 1.25)
 class Decisions(Protocol):
     """What decides a sweep: our `Decider`, or something that it is compared with."""
 
-    def next(self, now: float) -> Next:
+    def stop_event(self, now: float) -> StopEvent | None:
+        """What to write where a limit of the search is met now."""
+        ...
+
+    def next(self) -> Next:
         """What to do with a free slot, if there is one."""
         ...
 
@@ -121,7 +134,8 @@ class _Loop:
     def _fill_slots(self) -> None:
         record = self._result.record
         while len(self._heap) < self._slots:
-            choice = self._decisions.next(self._now)
+            self._stop_if_due()
+            choice = self._decisions.next()
             match choice:
                 case New():
                     self._begin()
@@ -136,6 +150,10 @@ class _Loop:
                 case _:
                     assert self._heap, "waits although nothing runs"
                     return
+
+    def _stop_if_due(self) -> None:
+        if event := self._decisions.stop_event(self._now):
+            self._apply(event)
 
     def _begin(self) -> None:
         began = time.perf_counter()
@@ -172,17 +190,17 @@ class _Loop:
         if trial.source != "finals":
             self._result.told.append(Told(tokens_used(self._result.record), trial.id, step))
         began = time.perf_counter()
+        self._stop_if_due()
         verdict = self._decisions.on_report(trial.id, step >= self._budget.max_steps)
         self._result.report_costs.append(time.perf_counter() - began)
-        if verdict.by and (verdict.action != "continue" or verdict.note):
-            action = "note" if verdict.action == "continue" else verdict.action
-            self._apply(DecideEvent(trial.id, step, verdict.by, action, verdict.reason))
+        if event := decision_event(trial, verdict):
+            self._apply(event)
         if verdict.action == "continue":
             self._schedule(trial)
             return
         assert verdict.state is not None
-        assert trial.started is not None
-        self._apply(FinishEvent(trial.id, verdict.state, step, self._now - trial.started))
+        assert trial.resumed is not None
+        self._apply(FinishEvent(trial.id, verdict.state, step, self._now - trial.resumed))
 
     def _apply(self, event: Event) -> None:
         self._result.record.apply(Entry(self._count, self._now, event))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -10,6 +9,8 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from easyds_tune.decisions.decider import Decider, New, Over, Promote
+from easyds_tune.errors import EasyDSError
+from easyds_tune.journal.events import StopEvent
 from easyds_tune.spec.sweep import trial_id as name_of
 from easyds_tune.sweep.recorder import Recorder
 
@@ -31,10 +32,16 @@ class DecidingSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next configuration; None while no trial should begin; FINISHED after the last."""
-        decision = self._decider.next(time.time())
+        self._recorder.stop_if_due(self._decider)
+        decision = self._decider.next()
         if isinstance(decision, Over):
             return Searcher.FINISHED
-        proposal = self._decider.propose() if isinstance(decision, New) else None
+        try:
+            proposal = self._decider.propose() if isinstance(decision, New) else None
+        except EasyDSError as error:
+            # What was found so far deserves its finals, whatever the space's file does now.
+            self._recorder.append(StopEvent(f"no configuration could be proposed: {error}"))
+            return None
         if proposal is None:
             return None
         self._recorder.suggested(trial_id, proposal)
@@ -69,6 +76,7 @@ class DecidingScheduler(TrialScheduler):
         name = self._recorder.reported(trial.trial_id, result)
         if name is None:
             return str(TrialScheduler.STOP)
+        self._recorder.stop_if_due(self._decider)
         verdict = self._decider.on_report(name, bool(result["is_last"]))
         self._recorder.decided(name, verdict)
         return str(ACTIONS[verdict.action])
@@ -85,7 +93,8 @@ class DecidingScheduler(TrialScheduler):
         }
         if not paused:
             return None
-        decision = self._decider.next(time.time())
+        self._recorder.stop_if_due(self._decider)
+        decision = self._decider.next()
         if isinstance(decision, Promote):
             trial = paused.get(self._recorder.ray_id(decision.trial))
             if trial is not None:  # else its pause is still being saved

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ray.tune import Callback
 
-from easyds_tune.decisions.decider import Promote, Proposal, Verdict
+from easyds_tune.decisions.decider import Decider, Promote, Proposal, Verdict, decision_event
 from easyds_tune.journal.events import (
     CheckpointEvent,
     DecideEvent,
@@ -120,12 +120,15 @@ class Recorder(Callback):
 
     def decided(self, name: str, verdict: Verdict) -> None:
         """Write what the decider made of a trial's newest report."""
-        step = self.record.trials[name].step
-        if verdict.by and (verdict.note or verdict.action != "continue"):
-            action = "note" if verdict.note else verdict.action
-            self.append(DecideEvent(name, step, verdict.by, action, verdict.reason))
+        if event := decision_event(self.record.trials[name], verdict):
+            self.append(event)
         if verdict.state is not None:
             self.finish(name, verdict.state)
+
+    def stop_if_due(self, decider: Decider) -> None:
+        """Write that the search is over, once a limit is met."""
+        if event := decider.stop_event(time.time()):
+            self.append(event)
 
     def promoted(self, decision: Promote) -> None:
         """Write that a paused trial goes on."""

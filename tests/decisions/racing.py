@@ -6,7 +6,15 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-from easyds_tune.decisions.decider import Decider, New, Over, Promote, Verdict
+from easyds_tune.decisions.decider import (
+    Decider,
+    New,
+    Next,
+    Over,
+    Promote,
+    Verdict,
+    decision_event,
+)
 from easyds_tune.decisions.rules import Rules
 from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import (
@@ -117,14 +125,22 @@ class Race:
     def report(self, name: str, step: int, metrics: dict[str, float]) -> Verdict:
         self.append(ReportEvent(name, step, metrics))
         self.append(CheckpointEvent(name, step, f"trials/{name}/checkpoints/{step}", 1))
+        self.stop_if_due()
         verdict = self.decider.on_report(name, step >= self.max_steps)
-        if verdict.by and (verdict.note or verdict.action != "continue"):
-            action = "note" if verdict.note else verdict.action
-            self.append(DecideEvent(name, step, verdict.by, action, verdict.reason))
+        if event := decision_event(self.record.trials[name], verdict):
+            self.append(event)
         if verdict.state is not None:
             self.append(FinishEvent(name, verdict.state, step, 1.0))
             self.log.append(f"{verdict.state} {name} {step}")
         return verdict
+
+    def stop_if_due(self) -> None:
+        if event := self.decider.stop_event(self.now):
+            self.append(event)
+
+    def next(self) -> Next:
+        self.stop_if_due()
+        return self.decider.next()
 
     def step(self, name: str) -> bool:
         """Let a trial come to its next report; whether it goes on after it."""
@@ -138,7 +154,7 @@ class Race:
         due: list[tuple[float, int, str]] = []
         order = 0
         while self.now < until:
-            while not isinstance(decision := self.decider.next(self.now), Over):
+            while not isinstance(decision := self.next(), Over):
                 name: str | None
                 if isinstance(decision, New):
                     name = self.start()

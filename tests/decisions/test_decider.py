@@ -40,22 +40,22 @@ def test_the_default_is_first_then_the_points_then_the_sampler() -> None:
 def test_no_more_trials_than_slots_run_at_a_time() -> None:
     race = Race(by_x, slots=2, scheduler="none")
     for _ in range(2):
-        assert race.decider.next(0.0) == New()
+        assert race.next() == New()
         race.start()
-    assert race.decider.next(0.0) == Wait()
+    assert race.next() == Wait()
 
 
 def test_a_suggested_trial_that_has_not_begun_holds_a_slot() -> None:
     race = Race(by_x, slots=1)
     race.append(SuggestEvent("000", 0, {"x": 0.0}, "default"))
-    assert race.decider.next(0.0) == Wait()
+    assert race.next() == Wait()
 
 
 def test_a_grid_that_is_exhausted_ends_the_search() -> None:
     race = Race(by_x, [1.0, 2.0], num_trials=9, scheduler="none")
     race.run()
     assert len(race.record.trials) == 3
-    assert race.decider.next(race.now) == Over("all trials have ended")
+    assert race.next() == Over("all trials have ended")
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -90,7 +90,7 @@ def test_a_soft_bound_is_noted_and_the_trial_goes_on() -> None:
     race = Race(curve, num_trials=1, scheduler="none", bounds=(soft,), max_steps=6)
     trial = race.run().trials["000"]
     assert trial.state is TrialState.COMPLETED
-    assert [(d.by, d.action) for d in trial.decisions] == [("guard", "note")]
+    assert [(d.by, d.action) for d in trial.decisions] == [("guard", "note")] * 2
 
 
 def test_a_diverged_trial_ends_at_once() -> None:
@@ -125,6 +125,7 @@ def test_decisions_are_a_fold_over_the_journal(scheduler: str, slots: int) -> No
     """A decider made anew from the events, at any time, goes on as the one that lived through."""
     changes: dict[str, Any] = {
         "scheduler": scheduler, "slots": slots, "num_trials": 27, "bounds": (KL,), "seeds": 1,
+        "stop": StopSpec(tokens=2000),
         "rungs": tuple(range(3, 27, 3)) if scheduler == "median" else (3, 9),
     }  # fmt: skip
     whole = Race(noisy, **changes)
@@ -135,8 +136,8 @@ def test_decisions_are_a_fold_over_the_journal(scheduler: str, slots: int) -> No
         assert str(live.entries) == str(whole.entries[: len(live.entries)])
         assert str(live.record.trials) == str(live.replayed().trials)  # as text: NaN is not NaN
         fresh = live.make_decider(live.replayed())
-        decision = live.decider.next(live.now)
-        assert fresh.next(live.now) == decision
+        decision = live.next()
+        assert fresh.next() == decision
         if isinstance(decision, New):
             assert fresh.propose() == live.decider.propose()
         running = [t for t in live.record.trials.values() if t.state is TrialState.RUNNING]
@@ -164,10 +165,10 @@ def test_a_decider_costs_little_a_report() -> None:
         reports += 1
         return verdict
 
-    def timed_next(now: float) -> Any:
+    def timed_next() -> Any:
         nonlocal spent
         started = time.perf_counter()
-        decision = next_decision(now)
+        decision = next_decision()
         spent += time.perf_counter() - started
         return decision
 

@@ -8,7 +8,7 @@ import pytest
 
 from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import Objective, TrialState
-from tests.decisions.racing import Race, by_x
+from tests.decisions.racing import KL, Race, by_x
 
 
 def ended(race: Race) -> dict[str, tuple[str, int]]:
@@ -22,14 +22,14 @@ def test_none_lets_every_trial_run_to_its_end() -> None:
 
 
 def test_asha_pauses_the_first_arrivals_and_promotes_the_best_third() -> None:
-    """x = 5, 1, 9: with three at rung 3 one of them goes on, 9; the default (0) always does."""
+    """x = 5, 1, 9, 2, 3: of the first three at rung 3 the best, 9, goes on, alone."""
     race = Race(by_x, [5.0, 1.0, 9.0, 2.0, 3.0], num_trials=6, scheduler="asha")
     race.run()
-    assert race.log[:2] == ["start 000", "COMPLETED 000 27"]
-    # The third to arrive is 1.0, the best third of three is the one before it.
-    assert race.log[2:6] == ["start 001", "PAUSED 001 3", "start 002", "PAUSED 002 3"]
-    assert race.log[6] == "promote 001"
-    assert race.steps()["003"] == 27  # the best of all, in the end
+    assert race.log == [
+        "start 000", "COMPLETED 000 27", "start 001", "PAUSED 001 3", "start 002", "PAUSED 002 3",
+        "start 003", "PAUSED 003 9", "start 004", "PAUSED 004 3", "start 005", "PAUSED 005 3",
+        "promote 003", "COMPLETED 003 27",
+    ]  # fmt: skip
     assert ended(race)["002"] == ("PRUNED", 3)
 
 
@@ -42,7 +42,7 @@ def test_asha_nobody_passes_for_having_come_first() -> None:
 
 
 def test_asha_sends_one_on_where_a_closed_rung_has_too_few() -> None:
-    """Rung 3 holds three: 2 goes on. At rung 9 there are then two, a third of which is none."""
+    """Rung 3 holds two, a third of which is none, and rung 9 then one: each sends one on."""
     race = Race(by_x, [1.0, 2.0], num_trials=3, scheduler="asha")
     race.run()
     assert race.steps() == {"000": 27, "001": 3, "002": 27}
@@ -51,16 +51,16 @@ def test_asha_sends_one_on_where_a_closed_rung_has_too_few() -> None:
 def test_halving_waits_for_all_and_then_sends_the_best_third_on() -> None:
     race = Race(by_x, [3.0, 8.0, 1.0, 2.0, 7.0, 4.0, 5.0, 6.0], scheduler="halving")
     record = race.run()
-    # Nine at rung 3: three go on (8, 7, 6); with the default four at rung 9: one goes on.
+    # Eight at rung 3 besides the default: two go on, 8 and 7, and one of them from rung 9.
     assert race.steps() == {
-        "000": 27, "001": 3, "002": 27, "003": 3, "004": 3, "005": 9, "006": 3, "007": 3, "008": 9,
+        "000": 27, "001": 3, "002": 27, "003": 3, "004": 3, "005": 9, "006": 3, "007": 3, "008": 3,
     }  # fmt: skip
     starts = [place for place, line in enumerate(race.log) if line.startswith("start")]
     promotions = [place for place, line in enumerate(race.log) if line.startswith("promote")]
     assert max(starts) < min(promotions)
     reasons = [d.reason for d in record.trials["002"].decisions if d.action == "promote"]
     assert reasons == [
-        "among the best 3 of 9 that reached rung 3", "the best of 4 that reached rung 9",
+        "among the best 2 of 8 that reached rung 3", "the best of 2 that reached rung 9",
     ]  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def test_asha_stop_ends_the_worse_and_never_pauses() -> None:
     assert not any(line.startswith("PAUSED") for line in race.log)
     assert record.trials["001"].state is TrialState.COMPLETED  # better than the default alone
     assert ended(race)["003"] == ("PRUNED", 3)
-    assert record.trials["003"].decisions[-1].reason == "3rd of 4 at 3, not among the best 2"
+    assert record.trials["003"].decisions[-1].reason == "3rd of 3 at 3, not among the best 1"
 
 
 def test_median_stops_what_is_worse_than_half_of_the_others() -> None:
@@ -115,7 +115,7 @@ def test_the_nearest_to_the_bound_goes_on_where_none_is_inside() -> None:
     bounds = (Bound("eval/kl", max=0.2, hard=False),)
     race = Race(curve, [9.0, 5.0, 1.0], num_trials=4, scheduler="halving", bounds=bounds)
     race.run()
-    assert race.steps() == {"000": 27, "001": 3, "002": 3, "003": 3}
+    assert race.steps() == {"000": 27, "001": 3, "002": 3, "003": 27}
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "halving", "asha_stop"])
@@ -140,5 +140,28 @@ def test_less_is_better_where_the_objective_says_so() -> None:
         objective=Objective("eval/loss", "min"), rungs=(3,),
     )  # fmt: skip
     race.run()
-    # The default, 0, is the best of four, and goes on anyway: it takes the only place.
-    assert race.steps() == {"000": 27, "001": 3, "002": 3, "003": 3}
+    assert race.steps() == {"000": 27, "001": 3, "002": 27, "003": 3}
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "halving"])
+def test_the_default_takes_nobodys_place(scheduler: str) -> None:
+    """It leads every rung here, and still one of the others comes to the end."""
+    race = Race(lambda params, step: {"eval/reward": -params["x"]}, [1.0, 2.0, 3.0], num_trials=4,
+                scheduler=scheduler)  # fmt: skip
+    race.run()
+    assert race.steps() == {"000": 27, "001": 27, "002": 3, "003": 3}
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "halving"])
+def test_a_promoted_trial_that_breaks_a_bound_leaves_its_place_to_the_next(scheduler: str) -> None:
+    """The better x is, the sooner its KL is out of bounds: only 1 and 2 can come to the end."""
+
+    def hacking(params: dict[str, Any], step: int) -> dict[str, float]:
+        return {"eval/reward": params["x"], "eval/kl": 0.05 if step <= 3 else params["x"] / 11}
+
+    xs = [9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
+    race = Race(hacking, xs, num_trials=10, scheduler=scheduler, bounds=(KL,), rungs=(3,))
+    race.run()
+    steps = race.steps()
+    assert steps["008"] == 27
+    assert steps["001"] == 6

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from easyds_tune.decisions.decider import Over
-from easyds_tune.journal.events import TrialState
+from easyds_tune.decisions.stop import seconds_used
+from easyds_tune.journal.events import DecideEvent, TrialState
 from easyds_tune.spec.stop import StopSpec
 from tests.decisions.racing import KL, Race, by_x
 
@@ -23,7 +24,7 @@ def test_tokens_end_the_search_at_the_next_report() -> None:
     assert record.trials["001"].decisions[-1].reason == (
         "4200 tokens were trained on, the limit is 4000"
     )
-    assert race.decider.next(race.now) == Over("4200 tokens were trained on, the limit is 4000")
+    assert race.next() == Over("4200 tokens were trained on, the limit is 4000")
 
 
 def test_a_paused_trial_loses_when_the_search_ends() -> None:
@@ -52,6 +53,27 @@ def test_no_improvement_counts_trials_since_the_best_one() -> None:
                 stop=StopSpec(no_improvement=3))  # fmt: skip
     race.run()
     assert len(race.record.trials) == 7  # the default, and six; 99 is never tried
+
+
+def test_a_trial_that_waits_at_a_rung_has_not_failed_to_improve() -> None:
+    """Eleven wait at rung 3 with less than the default has at its end, and one will beat it."""
+    race = Race(
+        lambda params, step: {"eval/reward": step * (1 + params["x"])}, scheduler="halving",
+        num_trials=12, stop=StopSpec(no_improvement=4),
+    )  # fmt: skip
+    race.run()
+    assert len(race.record.trials) == 12
+    assert race.steps()["011"] == 27
+
+
+def test_a_promotion_takes_no_time_before_its_slot() -> None:
+    """Between a promotion and the start that follows nothing runs, whatever came before."""
+    race = Race(by_x, [1.0, 2.0], num_trials=3, scheduler="halving")
+    race.run(until=11.5)
+    trial = next(t for t in race.record.trials.values() if t.state is TrialState.PAUSED)
+    before = seconds_used(race.record, race.now + 1000)
+    race.append(DecideEvent(trial.id, trial.step, "halving", "promote", "the best"))
+    assert seconds_used(race.record, race.now + 1000) == before
 
 
 def test_what_lies_outside_of_a_bound_is_no_improvement() -> None:

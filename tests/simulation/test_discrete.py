@@ -28,7 +28,10 @@ class Script:
     most_running: int = 0
     log: list[str] = field(default_factory=list)
 
-    def next(self, now: float) -> Next:
+    def stop_event(self, now: float) -> None:
+        """Limits are its own."""
+
+    def next(self) -> Next:
         trials = self.record.trials.values()
         running = [t for t in trials if t.state is TrialState.RUNNING]
         if len(trials) < self.count:

@@ -38,7 +38,10 @@ class Stock:
         self._tokens = spec.stop.tokens
         self._every = spec.budget().eval_steps
 
-    def next(self, now: float) -> Next:
+    def stop_event(self, now: float) -> None:
+        """Limits are its own."""
+
+    def next(self) -> Next:
         """A new trial, as long as there are tokens."""
         if not self._is_over():
             return New()
