@@ -19,6 +19,7 @@ from easyds_tune.results.ranking import (
     stderr_name,
 )
 from easyds_tune.spec.base import LARGEST_SEED
+from easyds_tune.spec.sweep import SweepSpec
 
 PER_TRIAL = 2
 """Checkpoints of one trial that may enter: neighbours hardly differ."""
@@ -88,6 +89,17 @@ def retrained_finalists(
         for key, step in dict.fromkeys(wanted)
         if key == _key(trial.params) and step in trial.checkpoints
     ]
+
+
+def find_finalists(record: SweepRecord, spec: SweepSpec) -> list[tuple[str, int]]:
+    """(trial, step) of all checkpoints to judge once the search is over, retrained ones too.
+
+    Several objectives have a front, and no finals.
+    """
+    if spec.finals is None or len(spec.objectives) > 1:
+        return []
+    chosen = choose_finalists(record, spec.finals.top)
+    return chosen + retrained_finalists(record, chosen)
 
 
 class _Candidate(NamedTuple):

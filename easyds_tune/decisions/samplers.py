@@ -31,7 +31,6 @@ from easyds_tune.journal.events import Objective
 from easyds_tune.journal.replay import TrialRecord
 from easyds_tune.spec.sweep import SweepSpec
 
-STATELESS = ("tpe", "gp", "random")
 STATEFUL = ("cmaes", "nsga2")
 
 History = Sequence[tuple[TrialRecord, Outcome]]

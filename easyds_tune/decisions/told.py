@@ -8,6 +8,7 @@
 | raised (a bug) | FAIL | FAIL | FAIL |
 | runs, or was interrupted | RUNNING | RUNNING | RUNNING |
 
+cmaes and nsga2 cannot take back what they were told: to them a paused trial runs until it is over.
 A trial that broke a bound has shown all it could: it is infeasible unless it was inside before.
 TPE ranks every infeasible trial behind all others by the sum of its positive constraints, whatever
 its state and value, and leaves FAIL out: a region that fails must be infeasible to be avoided.

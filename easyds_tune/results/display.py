@@ -16,7 +16,7 @@ from rich.text import Text
 from easyds_tune.journal.events import TrialState
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.results.ranking import find_winner, finite_metric, rank, stderr_name
-from easyds_tune.results.states import state_counts, state_text
+from easyds_tune.results.states import state_counts, state_text, trials_to_come
 from easyds_tune.results.table import RankedTable
 from easyds_tune.results.text import format_measured, format_params, format_seconds
 
@@ -117,7 +117,7 @@ def live_view(record: SweepRecord, elapsed: float, left: float | None) -> Group:
 def ended_line(record: SweepRecord, trial: TrialRecord, ended: int) -> Text:
     """One trial's end in a line; `ended` counts the trials that have ended so far."""
     line = Text.assemble(
-        f"[{ended}/{record.num_trials}] trial {trial.id} ",
+        f"[{ended}/{trials_to_come(record)}] trial {trial.id} ",
         state_text(trial.state),
         f" step {trial.step} {record.objective.metric} {_last_objective(record, trial)}",
         f" in {format_seconds(trial.seconds)} ({format_params(trial.params)})",

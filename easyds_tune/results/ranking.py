@@ -14,7 +14,7 @@ DEFAULT_TRIAL_NUMBER = 0
 
 # A trial that ended in one of these never ranks above one that did not, whatever its score. One
 # that broke a bound may still win with a checkpoint from before it did.
-_UNFIT_STATES = frozenset({TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialState.FAILED})
+UNFIT_STATES = frozenset({TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialState.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class RankedTrial:
     def is_fit(self) -> bool:
         """Whether the trial may win: it has a report inside all bounds, and did not fail."""
         return (
-            self.value is not None and self.violation == 0 and self.trial.state not in _UNFIT_STATES
+            self.value is not None and self.violation == 0 and self.trial.state not in UNFIT_STATES
         )
 
 

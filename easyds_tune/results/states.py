@@ -27,11 +27,16 @@ def state_text(state: TrialState) -> Text:
     return Text(str(state), style=STATE_STYLES[state])
 
 
+def trials_to_come(record: SweepRecord) -> int:
+    """Trials of the search, and those that the finals have trained again so far."""
+    return record.num_trials + sum(t.source == "finals" for t in record.trials.values())
+
+
 def state_counts(record: SweepRecord) -> Text:
     """How far the sweep is: ``5/8 trials · 2 RUNNING · 2 COMPLETED · 1 PRUNED``."""
     counts = Counter(trial.state for trial in record.trials.values())
     ended = sum(count for state, count in counts.items() if state.is_final)
-    line = Text(f"{ended}/{record.num_trials} trials")
+    line = Text(f"{ended}/{trials_to_come(record)} trials")
     for state in TrialState:
         if counts[state]:
             line.append(f" · {counts[state]} ").append(state_text(state))

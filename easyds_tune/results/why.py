@@ -10,6 +10,7 @@ from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.results.bootstrap import Estimate
 from easyds_tune.results.finals import Finalist, Settled, broken_bounds
 from easyds_tune.results.ranking import (
+    UNFIT_STATES,
     RankedTrial,
     find_default,
     find_winner,
@@ -30,10 +31,28 @@ KL = "eval/kl"
 def reasons(record: SweepRecord, settled: Settled | None) -> list[str]:
     """The sentences; the first one names the winner, or says that there is none."""
     if settled is None:
-        return _of_the_search(record)
+        return _of_the_search(record) + _unjudged(record)
     if settled.winner is None:
-        return _nothing_feasible(record, settled)
-    return _of_the_finals(record, settled, settled.winner)
+        return _nothing_feasible(record, settled) + _unjudged(record)
+    return _of_the_finals(record, settled, settled.winner) + _unjudged(record)
+
+
+def _unjudged(record: SweepRecord) -> list[str]:
+    """What the finals were to judge and did not; what they were to train again and could not."""
+    parts = []
+    judged = {(event.trial, event.step) for event in record.finalists}
+    if missing := [finalist for finalist in record.chosen if finalist not in judged]:
+        parts.append(
+            f"The finals are incomplete: {len(missing)} of {len(record.chosen)} finalists were "
+            "not judged."
+        )
+    again = [trial for trial in record.trials.values() if trial.source == "finals"]
+    if failed := [trial for trial in again if trial.state in UNFIT_STATES]:
+        parts.append(
+            f"{len(failed)} of {len(again)} trainings on new seeds failed: "
+            f"{', '.join(f'{trial.id} {trial.state}' for trial in failed)}."
+        )
+    return parts
 
 
 def _of_the_finals(record: SweepRecord, settled: Settled, winner: Finalist) -> list[str]:

@@ -22,6 +22,7 @@ from easyds_tune.decisions.decider import (
     Verdict,
     decision_event,
 )
+from easyds_tune.decisions.finals import find_finalists
 from easyds_tune.decisions.rules import bounds_of, objectives_of
 from easyds_tune.decisions.stop import tokens_used
 from easyds_tune.journal.events import (
@@ -29,6 +30,7 @@ from easyds_tune.journal.events import (
     DecideEvent,
     Entry,
     Event,
+    FinalsEvent,
     FinishEvent,
     ReportEvent,
     StartEvent,
@@ -39,7 +41,7 @@ from easyds_tune.journal.events import (
 )
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.simulation.curves import Curves
-from easyds_tune.simulation.finals import find_finalists, judge_finalist
+from easyds_tune.simulation.finals import judge_finalist
 from easyds_tune.spec.sweep import SweepSpec, trial_id
 
 SPEEDS = (0.75, 1.25)
@@ -126,7 +128,10 @@ class _Loop:
         for trial in list(record.trials.values()):
             if trial.state is TrialState.PAUSED:
                 self._apply(FinishEvent(trial.id, TrialState.PRUNED, trial.step, 0.0))
-        for name, step in find_finalists(record, self._spec):
+        finalists = find_finalists(record, self._spec)
+        if finalists:
+            self._apply(FinalsEvent(finalists))
+        for name, step in finalists:
             self._apply(judge_finalist(record, self._spec, self._curves, name, step))
         self._result.seconds = self._now
         return self._result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from easyds_tune.decisions.finals import choose_finalists, retrained_finalists
 from easyds_tune.journal.events import FinalistEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.simulation.curves import Curves
@@ -10,14 +9,6 @@ from easyds_tune.spec.sweep import SweepSpec
 
 PROMPTS_PER_JUDGE_PROMPT = 2
 """Finals prompts where the spec names no number, for each prompt of the judge."""
-
-
-def find_finalists(record: SweepRecord, spec: SweepSpec) -> list[tuple[str, int]]:
-    """(trial, step) of who enters the finals of a finished search; nobody where there are none."""
-    if spec.finals is None or len(spec.objectives) > 1:
-        return []
-    chosen = choose_finalists(record, spec.finals.top)
-    return chosen + retrained_finalists(record, chosen)
 
 
 def judge_finalist(

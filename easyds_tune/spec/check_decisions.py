@@ -242,6 +242,11 @@ def _space_file_problems(spec: SweepSpec) -> list[str]:
 
 
 def _finals_problems(spec: SweepSpec) -> list[str]:
+    if spec.finals is not None and spec.finals.seeds and len(spec.objectives) > 1:
+        return [
+            "finals.seeds: must be 0 with several objectives, which have a front and no finals, "
+            f"got {spec.finals.seeds}; remove it, or search for one objective"
+        ]
     if spec.finals is None or spec.finals.prompts is None or spec.judge is not None:
         return []
     if any(objective.metric in JUDGED for objective in spec.objectives):

@@ -29,6 +29,11 @@ def decision_notes(spec: SweepSpec) -> list[str]:
             )
         elif sampler == "cmaes":
             notes.append("search.sampler: cmaes ignores pruned trials and learns from the others")
+        if sampler in ("cmaes", "nsga2") and scheduler_type(spec) in ("asha", "halving"):
+            notes.append(
+                f"search.sampler: {sampler} learns of a trial that waits at a rung only when the "
+                "search is over; set scheduler.type: asha_stop or none"
+            )
     drawn = [
         path
         for path, param in spec.search_space.items()

@@ -164,7 +164,7 @@ def _disk_line(spec: SweepSpec, evaluations: int) -> str:
         for change in _rank_choices(spec)
     ]
     known = [weights for weights in largest if weights is not None]
-    retrained = spec.finals.top * spec.finals.seeds if spec.finals else 0
+    retrained = (spec.finals.top + 1) * spec.finals.seeds if spec.finals else 0
     count = (spec.search.num_trials + retrained) * evaluations
     if not known:
         return f"disk: {count} checkpoints at most; their size is known once the model is fetched"

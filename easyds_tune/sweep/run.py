@@ -22,7 +22,7 @@ import yaml
 from easyds_tune import __version__
 from easyds_tune.decisions.rules import bounds_of, objectives_of
 from easyds_tune.errors import SpecError
-from easyds_tune.journal.events import FinalEvent, NoteEvent, SweepEvent
+from easyds_tune.journal.events import FinalEvent, FinalsEvent, NoteEvent, SweepEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.best import write_best
@@ -133,13 +133,16 @@ def _tune(
     os.environ.update(DRIVER_ENVIRONMENT)  # Tune reads some of it when it is imported
     from ray import tune
 
-    from easyds_tune.decisions.finals import choose_finalists, retrained_finalists
+    from easyds_tune.decisions.finals import find_finalists
     from easyds_tune.decisions.make import make_decider
     from easyds_tune.sweep.adapters import DecidingScheduler, DecidingSearcher
 
     scratch = Path(tempfile.mkdtemp(prefix="easyds-ray-"))
     slots = slot_count(spec.resources)
-    decider = make_decider(spec, recorder.record, slots, records.fitting, points)
+    holds_finals = simulate is not None or records.hold_finals
+    decider = make_decider(
+        spec, recorder.record, slots, records.fitting, points, holds_finals=holds_finals
+    )
     stage = _stage(spec, records, folder, scratch, simulate)
     try:
         # Ray sets handlers of its own when it starts; ours come after.
@@ -169,10 +172,10 @@ def _tune(
                 ),
             )
             tuner.fit()
-            if spec.finals is not None and len(spec.objectives) == 1:
-                chosen = choose_finalists(recorder.record, spec.finals.top)
-                chosen += retrained_finalists(recorder.record, chosen)
-                for event in stage.judge(recorder.record, chosen, recorder.tick):
+            finalists = find_finalists(recorder.record, spec)
+            if finalists and holds_finals:
+                recorder.append(FinalsEvent(finalists))
+                for event in stage.judge(recorder.record, finalists, recorder.tick):
                     recorder.append(event)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -180,3 +180,15 @@ def test_tpe_is_shown_the_whole_record() -> None:
     assert by_state[TrialState.RUNNING].constraints == {}
     again = search.show(trials)
     assert all(one is other for one, other in zip(shown, again, strict=True))
+
+
+def test_a_bound_from_a_later_step_is_told_as_kept_until_the_trial_is_there() -> None:
+    """A lower bound on the KL means "not learning", which nobody can say of a young trial."""
+    spec = a_spec(bounds={"eval/kl": [{"min": 0.05, "from_step": 3}, {"max": 0.2}]})
+    young = outcome_of(spec, [(2.0, 0.02), (1.0, 0.02)], TrialState.PAUSED)
+    assert young.is_feasible
+    assert young.values == (2.0,)
+    assert young.margins == pytest.approx({LOW: -1.0, HIGH: -0.9})
+    grown = outcome_of(spec, [(2.0, 0.02), (1.0, 0.02), (1.0, 0.04)])
+    assert not grown.is_feasible
+    assert grown.margins == pytest.approx({LOW: 0.2, HIGH: -0.8})

@@ -147,3 +147,13 @@ def test_finals_on_prompts_need_a_judge(spec: Make) -> None:
     [found] = spec_problems(spec(finals={"prompts": "others"}))
     assert found.startswith("finals.prompts: need a judge, which asks them, and there is none")
     assert spec_problems(spec(finals={"top": 2})) == []
+
+
+def test_several_objectives_have_no_finals_to_train_for(spec: Make) -> None:
+    both = [{"metric": "eval/accuracy"}, {"metric": "time/train_seconds"}]
+    fields = {"objective": both, "scheduler.type": "auto", "finals": {"seeds": 2}}
+    found = [problem for problem in spec_problems(spec(**fields)) if "finals" in problem]
+    assert found == [
+        "finals.seeds: must be 0 with several objectives, which have a front and no finals, got 2; "
+        "remove it, or search for one objective"
+    ]

@@ -21,9 +21,10 @@ BOUND = {"eval/loss": {"max": 1}}
         ("grid", ["grid ignores bounds"]),
         ("qmc", ["qmc ignores bounds", f"qmc draws {RANK} at random"]),
         ("cmaes", ["cmaes ignores bounds; it sees", "cmaes ignores pruned trials",
+                   "cmaes learns of a trial that waits",
                    f"cmaes draws {RANK} at random"]),
         ("gp", ["gp ignores that a trial was pruned"]),
-        ("nsga2", ["nsga2 ignores that a trial was pruned"]),
+        ("nsga2", ["nsga2 ignores that a trial was pruned", "nsga2 learns of a trial that waits"]),
     ],
 )  # fmt: skip
 def test_a_plan_says_what_a_sampler_ignores(spec: Make, sampler: str, what: list[str]) -> None:

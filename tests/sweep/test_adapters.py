@@ -1,0 +1,68 @@
+"""Ray Tune's side of the decider, where no whole sweep comes by; whole ones are in integration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+
+from easyds_tune.decisions.decider import Decider
+from easyds_tune.errors import SpecError
+from easyds_tune.journal.events import Objective, SweepEvent
+from easyds_tune.journal.replay import SweepRecord
+from easyds_tune.journal.writer import JournalWriter
+from easyds_tune.results.tensorboard import TensorBoardWriter
+from easyds_tune.sweep.adapters import DecidingSearcher
+from easyds_tune.sweep.recorder import Recorder
+from tests.decisions.racing import rules
+
+
+class Unseen:
+    """A display that nobody looks at."""
+
+    def update(self, record: SweepRecord) -> None:
+        pass
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    begin = SweepEvent("small", "dpo", Objective("eval/reward", "max"), 3, 30, 0.0, {})
+    journal, first = JournalWriter.create(tmp_path / "journal.jsonl", begin)
+    with journal:
+        record = SweepRecord.begin(first)
+        boards = TensorBoardWriter(tmp_path / "tensorboard", record)
+        yield Recorder(journal, record, tmp_path, boards, Unseen())
+        boards.close()
+
+
+def searcher(recorder: Recorder, slots: int, space_file: Any = None) -> DecidingSearcher:
+    def suggest(number: int, record: SweepRecord) -> Mapping[str, Any] | None:
+        return space_file() if space_file else {"x": float(number)}
+
+    decider = Decider(rules(slots=slots, scheduler="none"), recorder.record, suggest, {"x": 0.0})
+    return DecidingSearcher(decider, recorder)
+
+
+def test_a_trial_is_proposed_only_while_a_slot_is_free(recorder: Recorder) -> None:
+    """Tune asks ahead, and a proposal made too early knows too little."""
+    search = searcher(recorder, slots=2)
+    assert search.suggest("a") == {"trial": "000", "params": {"x": 0.0}, "seed": None}
+    assert search.suggest("b") == {"trial": "001", "params": {"x": 1.0}, "seed": None}
+    assert search.suggest("c") is None
+
+
+def test_a_space_file_that_raises_ends_the_search_and_not_the_sweep(recorder: Recorder) -> None:
+    def broken() -> Mapping[str, Any]:
+        raise SpecError(["space.py:3: division by zero"])
+
+    search = searcher(recorder, slots=2, space_file=broken)
+    search.suggest("a")
+    assert search.suggest("b") is None
+    assert recorder.record.stopped == (
+        "no configuration could be proposed: space.py:3: division by zero"
+    )
+    recorder.interrupt()
+    assert search.suggest("c") == Searcher.FINISHED
