@@ -33,6 +33,7 @@ def main() -> None:
     """Run everything and write the folder."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--seeds", type=int, default=20)
+    arguments.add_argument("--first-seed", type=int, default=0, help="others were not looked at")
     arguments.add_argument("--out", type=Path, required=True)
     arguments.add_argument("--processes", type=int, default=2)
     arguments.add_argument("--landscapes", nargs="+", choices=LANDSCAPES, default=list(LANDSCAPES))
@@ -44,7 +45,7 @@ def main() -> None:
         best = dict(zip(chosen.landscapes, pool.map(find_best, chosen.landscapes), strict=True))
         jobs = [
             pool.submit(run_all, name, slots, seed, best[name])
-            for seed in range(chosen.seeds)
+            for seed in range(chosen.first_seed, chosen.first_seed + chosen.seeds)
             for name in chosen.landscapes
             for slots in chosen.slots
         ]
@@ -67,7 +68,7 @@ def main() -> None:
     (chosen.out / "decisions.json").write_text(
         json.dumps(
             {
-                "seeds": chosen.seeds,
+                "seeds": [chosen.first_seed, chosen.first_seed + chosen.seeds],
                 "seconds": round(time.monotonic() - began, 1),
                 "best": {name: vars(value) for name, value in best.items()},
                 "costs_seconds": measured,

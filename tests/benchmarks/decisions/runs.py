@@ -74,7 +74,8 @@ class Run:
     """One run. unfiltered: the best score of all; filtered: of those that keep the bound by point
     estimate; finals: ours alone, None where it hands over nothing.
 
-    found: the best true value of all feasible checkpoints it came by.
+    found: the best true value of all feasible checkpoints it came by, known to it or not;
+    found_near: tokens until there was one worth 95 % of the best.
     near: tokens until the pick was worth 95 % of the best; infinite if never. path: (tokens,
     worth of the filtered pick) each time it changed. interval: what the finals reported.
     """
@@ -92,6 +93,7 @@ class Run:
     unfiltered_near: float
     filtered_near: float
     found: float
+    found_near: float
     path: list[tuple[int, float]]
     interval: tuple[float, float, float] | None
     propose_seconds: float
@@ -105,7 +107,7 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """Plain values; null for never."""
         found = asdict(self)
-        for name in ("unfiltered_near", "filtered_near"):
+        for name in ("unfiltered_near", "filtered_near", "found_near"):
             found[name] = found[name] if math.isfinite(found[name]) else None
         return found
 
@@ -142,6 +144,7 @@ def run(name: str, method: str, slots: int, seed: int, best: Best) -> Run:
     swept = simulate(spec, curves, decide, slots)
     unfiltered, unfiltered_near, _ = _follow(swept, curves, best, filtered=False)
     filtered, filtered_near, path = _follow(swept, curves, best, filtered=True)
+    found, found_near = _found(swept, curves, best)
     settled = settle(swept.record) if method == OURS else None
     finals, interval = None, None
     if settled is not None and settled.winner is not None:
@@ -153,7 +156,7 @@ def run(name: str, method: str, slots: int, seed: int, best: Best) -> Run:
         tokens=swept.told[-1].tokens, trials=len(swept.record.trials), seconds=swept.seconds,
         unfiltered=unfiltered, filtered=filtered, finals=finals,
         unfiltered_near=unfiltered_near, filtered_near=filtered_near,
-        found=_found(swept, curves, best), path=path,
+        found=found, found_near=found_near, path=path,
         interval=interval,
         propose_seconds=statistics.median(swept.propose_costs),
         report_seconds=statistics.median(swept.report_costs),
@@ -184,11 +187,18 @@ def _follow(
     return pick, near, path
 
 
-def _found(swept: SimulatedSweep, curves: Curves, best: Best) -> float:
-    record = swept.record
-    truths = (curves.truth(record.trials[t.trial].params, t.step) for t in swept.told)
-    inside = (t[record.objective.metric] for t in truths if violation(record.bounds, t) == 0)
-    return max(inside, default=best.start)
+def _found(swept: SimulatedSweep, curves: Curves, best: Best) -> tuple[float, float]:
+    """The best true value of all feasible checkpoints, and the tokens until one came near."""
+    record, found, near = swept.record, best.start, math.inf
+    for told in swept.told:
+        truth = curves.truth(record.trials[told.trial].params, told.step)
+        if violation(record.bounds, truth) > 0:
+            continue
+        value = truth[record.objective.metric]
+        found = max(found, value)
+        if value >= best.near - 1e-12:
+            near = min(near, told.tokens)
+    return found, near
 
 
 def _pick(record: SweepRecord, curves: Curves, best: Best, name: str, step: int) -> Pick:

@@ -66,7 +66,7 @@ def one(method: str, seed: int, worth: float, **changes: object) -> Run:
         "landscape": "flat", "method": method, "slots": 1, "seed": seed, "tokens": 100,
         "trials": 3, "seconds": 1.0, "unfiltered": pick, "filtered": pick,
         "finals": pick if method == OURS else None, "unfiltered_near": 50.0,
-        "filtered_near": 50.0, "found": worth, "path": [], "interval": None,
+        "filtered_near": 50.0, "found": worth, "found_near": 40.0, "path": [], "interval": None,
         "propose_seconds": 0.0, "report_seconds": 0.0,
     }  # fmt: skip
     return Run(**fields | changes)  # type: ignore[arg-type]

@@ -97,6 +97,10 @@ class Results:
             run.filtered_near if filtered else run.unfiltered_near for run in self.at(place, method)
         ]
 
+    def found_tokens(self, place: Place, method: str) -> list[float]:
+        """Tokens until a checkpoint worth 95 % was there, picked or not; infinite for never."""
+        return [run.found_near for run in self.at(place, method)]
+
     def infeasible(self, place: Place, row: str) -> list[bool]:
         """Whether each pick truly lies outside of the bound; nothing handed over does not."""
         method, picked = ROWS[row]
@@ -110,19 +114,28 @@ def verdicts(results: Results) -> list[Verdict]:
     for place in results.places:
         name = place_name(place)
         regret = {row: statistics.median(results.regrets(place, row)) for row in ROWS}
-        tokens = {row: statistics.median(results.tokens(place, row)) for row in ROWS}
         stock, random = min(regret["a"], regret["a'"]), min(regret["c"], regret["c'"])
-        near, near_random = min(tokens["a"], tokens["a'"]), min(tokens["c"], tokens["c'"])
-        share, share_random = (1.0, 1.0) if place[0] == "flat" else (0.5, 0.25)
         found += [
             Verdict("regret <= 0.5 x the better of a and a'", name, regret["ours"], 0.5 * stock),
             Verdict("regret <= c's", name, regret["ours"], random),
-            Verdict(f"tokens to 95 % <= {share:g} x a's", name, tokens["ours"], share * near),
-            Verdict(
-                f"tokens to 95 % <= {share_random:g} x c's", name, tokens["ours"],
-                share_random * near_random,
-            ),
-        ]  # fmt: skip
+        ]
+        picked = {row: statistics.median(results.tokens(place, row)) for row in ROWS}
+        reached = {m: statistics.median(results.found_tokens(place, m)) for m in NAMES}
+        for other, share in (("a", 0.5), ("c", 0.25)):
+            share = 1.0 if place[0] == "flat" else share
+            by_pick = min(picked[other], picked[f"{other}'"])
+            found += [
+                Verdict(
+                    f"tokens until 95 % is {what} <= {share:g} x {other}'s",
+                    name,
+                    ours,
+                    share * most,
+                )
+                for what, ours, most in (
+                    ("reached", reached[OURS], reached[other]),
+                    ("picked", picked["ours"], by_pick),
+                )
+            ]
     outside = [flag for place in results.places for flag in results.infeasible(place, "ours")]
     found.append(Verdict("infeasible winners <= 2 %", "all runs", _share(outside), 0.02))
     for landscape in results.best:
@@ -161,9 +174,14 @@ def tables(results: Results, costs: dict[str, float], verdict_list: Sequence[Ver
         "## Regret of the checkpoint handed over",
         _table(results, lambda place, row: _spread(results.regrets(place, row), "{:.3f}")),
         "## Tokens to 95 % of the best feasible gain, in trials of full length",
-        _table(results, lambda place, row: _in_trials(results, place, row)),
+        "Until a feasible checkpoint worth that much was there, known or not:",
+        _by_method(
+            results, lambda place, m: _in_trials(place, results.found_tokens(place, m))
+        ),
+        "Until the search's pick was one:",
+        _table(results, lambda place, row: _in_trials(place, results.tokens(place, row))),
         "## The best checkpoint that a search came by, known or not: its regret",
-        _found_table(results),
+        _by_method(results, lambda place, m: _missed(results, place, m)),
         "## Winners outside the bound, by their true KL",
         _table(results, lambda place, row: f"{_share(results.infeasible(place, row)):.0%}"),
         "## The number that is reported",
@@ -195,13 +213,14 @@ def _table(results: Results, cell: Callable[[Place, str], str]) -> str:
     )
 
 
-def _found_table(results: Results) -> str:
-    def cell(place: Place, method: str) -> str:
-        best = results.best[place[0]].value
-        return _spread([best - run.found for run in results.at(place, method)], "{:.3f}")
-
+def _by_method(results: Results, cell: Callable[[Place, str], str]) -> str:
     rows = [[p[0], str(p[1]), *(cell(p, method) for method in NAMES)] for p in results.places]
     return _rows(["landscape", "slots", *NAMES], rows)
+
+
+def _missed(results: Results, place: Place, method: str) -> str:
+    best = results.best[place[0]].value
+    return _spread([best - run.found for run in results.at(place, method)], "{:.3f}")
 
 
 def _number_table(results: Results) -> str:
@@ -227,12 +246,11 @@ def _number_table(results: Results) -> str:
     )  # fmt: skip
 
 
-def _in_trials(results: Results, place: Place, row: str) -> str:
+def _in_trials(place: Place, tokens: Sequence[float]) -> str:
     from tests.benchmarks.decisions.runs import landscape
 
     curves = landscape(place[0])
     full = curves.max_steps * curves.tokens_per_step
-    tokens = results.tokens(place, row)
     reached = [value / full for value in tokens if math.isfinite(value)]
     median = statistics.median(tokens) / full
     shown = f"{median:.1f}" if math.isfinite(median) else "never"
