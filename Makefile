@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench learn lint types layers format clean
+.PHONY: help setup demo test check bench learn decisions lint types layers format clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -45,6 +45,9 @@ bench: $(INSTALLED)  ## time warm workers, one more trial, a step, PPO against T
 
 learn: $(INSTALLED)  ## PPO on the demo, three seeds and three KL targets (some 40 minutes)
 	$(BIN)/python tests/benchmarks/ppo_learning.py --out results/benchmarks
+
+decisions: $(INSTALLED)  ## our decisions against Ray's and Optuna's own, on curves whose truth is known (some 10 minutes)
+	$(BIN)/python -m tests.benchmarks.decisions.decide --seeds 20 --out results/benchmarks
 
 check: lint types layers  ## everything CI checks besides the tests
 
