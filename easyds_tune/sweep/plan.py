@@ -145,6 +145,8 @@ def _stop_lines(spec: SweepSpec) -> list[str]:
 
 def _finals_lines(spec: SweepSpec, records: SweepRecords) -> list[str]:
     finals = spec.finals
+    if len(spec.objectives) > 1:
+        return ["finals: none, several objectives have a front; best shows it"]
     if finals is None or not records.hold_finals:
         return ["finals: none, best shows the search's own number, which is biased upward"]
     what = "held-out records" if records.finals_held_out else "fresh prompts"

@@ -41,7 +41,6 @@ def test_a_plan_shows_what_decides(workspace: Path, capsys: pytest.CaptureFixtur
         "patience: 2, hard: false}}",
         "stop={hours: 2, no_improvement: 5}",
         "search.sampler=random",
-        "finals.seeds=2",
     ]
     assert main(["plan", "dpo", *(word for text in overrides for word in ("--set", text))]) == 0
     out = capsys.readouterr().out
@@ -53,8 +52,15 @@ def test_a_plan_shows_what_decides(workspace: Path, capsys: pytest.CaptureFixtur
         "2 reports in a row (infeasible outside)\n" in out
     )
     assert "# stop: after 2 hours, or 5 trials without an improvement, if that is before" in out
+    assert "# finals: none, several objectives have a front; best shows it\n" in out
+
+
+def test_a_plan_shows_the_finals(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "dpo", "--set", "finals.seeds=2"]) == 0
+    out = capsys.readouterr().out
     assert "# finals: the 5 best checkpoints on 24 fresh prompts, half to pick the winner" in out
-    assert "in 104 checkpoints" in out  # 16 trials, and 5 trained again on 2 seeds
+    # 16 trials, and 5 and the default trained again on 2 seeds
+    assert "in 112 checkpoints" in out
 
 
 def test_all_that_is_wrong_with_decisions_is_told_together(plan_refused: Refusal) -> None:

@@ -112,13 +112,15 @@ def test_status_and_best_show_it(
     shown = capsys.readouterr().out
     assert all(name in shown for name in (*record.trials, "kl_target"))
     assert main(["best", "small", "--json"]) == 0
-    winner = json.loads(capsys.readouterr().out)["winner"]
-    rewards = [
-        report.metrics["eval/reward"]
-        for trial in record.trials.values()
-        for report in trial.reports
-    ]
-    assert winner["metrics"]["eval/reward"]["value"] == max(rewards)
+    best = json.loads(capsys.readouterr().out)
+    assert best["judged_by"] == "finals"
+    winner = best["winner"]
+    finalists = {(event.trial, event.step) for event in record.finalists}
+    assert (winner["trial"], winner["step"]) in finalists
+    reports = {report.step: report for report in record.trials[winner["trial"]].reports}
+    assert winner["search"]["value"] == reports[winner["step"]].metrics["eval/reward"]
+    low, high = winner["interval_95"]
+    assert low < winner["value"] < high
 
 
 def test_the_winner_is_exported_on_the_plain_base(
