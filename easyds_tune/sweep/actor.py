@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -96,7 +97,7 @@ class TrialActor(tune.Trainable):
             except DivergedError as error:
                 failure = classify(error)
                 write_failure(self._trial_folder, failure)
-                return {"failure": asdict(failure)}
+                return {"failure": json.dumps(asdict(failure))}  # Tune flattens what is nested
             self._checkpoint = report.checkpoint.path
         return {
             **report.metrics,

@@ -5,6 +5,7 @@ The journal comes first. The record, the display and TensorBoard only ever see w
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -104,7 +105,7 @@ class Recorder(Callback):
         name = self._names[ray_id]
         failure = result.get("failure")
         if failure is not None:
-            self._fail(name, Failure(**failure))
+            self._fail(name, Failure(**json.loads(failure)))
             return None
         step = int(result["global_step"])
         metrics = {

@@ -65,7 +65,7 @@ def test_the_folder_is_complete(sweep: Path) -> None:
     assert spec == (sweep.parents[1] / "small.yaml").read_bytes()
     resolved = json.loads((sweep / "spec.resolved.json").read_text(encoding="utf-8"))
     assert resolved["spec"]["seed"] == 5
-    assert resolved["data_hashes"].keys() == {"train", "prompts"}
+    assert resolved["data_hashes"].keys() == {"train", "prompts", "finals_prompts"}
 
 
 def test_trials_that_raise_are_failed_and_the_others_go_on(record: SweepRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,7 +144,7 @@ def test_what_the_guard_notes_is_written_and_the_trial_goes_on(recorder: Recorde
 def test_a_diverged_trial_keeps_class_and_message(recorder: Recorder) -> None:
     trial = started(recorder)
     failure = Failure("DIVERGED", "DivergedError", "train/loss is nan at step 3", "...")
-    assert recorder.reported(trial.trial_id, {"failure": vars(failure)}) is None
+    assert recorder.reported(trial.trial_id, {"failure": json.dumps(vars(failure))}) is None
     recorder.on_trial_complete(0, [], trial)
     written = recorder.record.trials["000"]
     assert written.state is TrialState.DIVERGED
