@@ -33,8 +33,9 @@ demo: $(INSTALLED)  ## run the demo: eight PPO trials of a tiny tutor, two or th
 		echo "Removing results/demo, the last demo's results"; rm -rf results/demo; fi
 	$(BIN)/easyds-tune sweep ppo.yaml --set name=demo
 
+# Two at a time; the tests of one file share what their fixtures made.
 test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # One after another: each of them wants the machine for itself.
 bench: $(INSTALLED)  ## time warm workers, one more trial, a step, PPO against TRL; watch memory (some 40 minutes)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from easyds_tune.spec.base import LARGEST, Spec
+from easyds_tune.spec.base import LARGEST, FileName, Spec
 from easyds_tune.spec.judge import RewardModelRewardSpec
 
 DPOLoss = Literal[
@@ -69,7 +69,7 @@ class PPOSpec(Spec):
     """Selects this algorithm."""
     reward: RewardModelRewardSpec
     """What training maximises; the judge's reward is its own choice, better another one."""
-    ref_model_name_or_path: str | None = None
+    ref_model_name_or_path: FileName | None = None
     """The model KL is measured from. It is always the policy's start; null says so too."""
 
     rollout_batch_size: int = Field(64, ge=1, le=LARGEST)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import typing
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 LARGEST = 2**31 - 1
 """Upper bound of counts that have no narrower one: what every library below can hold."""
 LARGEST_SEED = 2**32 - 1
 """NumPy takes no larger seed."""
+
+
+def _a_file_can_be_called(name: str) -> str:
+    if "\0" in name:
+        raise ValueError("must not hold a zero character, which no file name has")
+    if max(len(part) for part in os.fsencode(name).split(b"/")) > 255:
+        raise ValueError("must have at most 255 bytes between two slashes, as file names do")
+    return name
+
+
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_a_file_can_be_called)]
+"""A path, or a hub name that a folder of this name would stand for."""
 
 
 class Spec(BaseModel):

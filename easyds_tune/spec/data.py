@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from easyds_tune.spec.base import LARGEST, Spec
+from easyds_tune.spec.base import LARGEST, FileName, Spec
 
 RecordFormat = Literal[
     "auto",
@@ -32,7 +32,7 @@ RecordFormat = Literal[
 class DataSource(Spec):
     """One file or one `datasets` name; a plain string in YAML is its path."""
 
-    path: str = Field(min_length=1)
+    path: FileName
     """A .jsonl, .json, .csv, .tsv or .parquet file (also .gz), else a name for `datasets`."""
     config: str | None = None
     """Configuration of a `datasets` name; files have none."""

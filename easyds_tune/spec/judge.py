@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from easyds_tune.spec.base import LARGEST, LARGEST_SEED, Spec
+from easyds_tune.spec.base import LARGEST, LARGEST_SEED, FileName, Spec
 from easyds_tune.spec.data import DataSource
 
 
@@ -15,7 +15,7 @@ class RewardModelRewardSpec(Spec):
 
     type: Literal["reward_model"] = "reward_model"
     """Selects this reward."""
-    model_name_or_path: str = Field(min_length=1)
+    model_name_or_path: FileName
     """Folder or hub name of the reward model; an adapter folder of `export` works too."""
     max_length: int = Field(1024, ge=8, le=LARGEST)
     """Tokens of prompt and reply the reward model reads; longer texts lose their beginning."""

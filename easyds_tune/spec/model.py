@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from easyds_tune.spec.base import LARGEST, Spec
+from easyds_tune.spec.base import LARGEST, FileName, Spec
 
 
 class ModelSpec(Spec):
     """Which weights a trial starts from and which of them it may change."""
 
-    model_name_or_path: str = Field(min_length=1)
+    model_name_or_path: FileName
     """A local folder or a hub name."""
     revision: str | None = None
     """Hub branch, tag or commit; ignored for a local folder."""

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from easyds_tune.spec.algorithm import AlgorithmSpec
-from easyds_tune.spec.base import LARGEST_SEED, Spec
+from easyds_tune.spec.base import LARGEST_SEED, FileName, Spec
 from easyds_tune.spec.bounds import BoundSpec
 from easyds_tune.spec.conditions import active_paths
 from easyds_tune.spec.data import DataSpec
@@ -98,7 +98,7 @@ class SweepSpec(Spec):
     """zero0, zero1, zero2, zero3, a JSON file, or a DeepSpeed config written here."""
     search_space: dict[str, Param] = Field(default_factory=dict)
     """Dotted field of this spec -> values to search; or the name of a file in search_spaces/."""
-    space_file: str | None = Field(None, min_length=1)
+    space_file: FileName | None = None
     """A Python file with `search_space(trial)`, Optuna's define-by-run; instead of search_space."""
     search: SearchSpec = SearchSpec()
     """How many trials, and what proposes them."""

@@ -31,19 +31,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 LANDSCAPE = Path(__file__).parents[1] / "benchmarks" / "decisions" / "landscapes" / "hacking.yaml"
 
 
-def sweep_of(folder: Path, scheduler: str, slots: int, seeds: int = 0) -> tuple[Path, SweepSpec]:
-    """A sweep of 15 trials on curves whose best reward lies outside of the bound."""
+def sweep_of(folder: Path, trials: int, slots: int, seeds: int = 0) -> tuple[Path, SweepSpec]:
+    """An `asha` sweep on curves whose best reward lies outside of the bound."""
     path = spec_file(
         folder,
-        scheduler,
+        "asha",
         model={"lora_r": 8},
         training={"max_steps": 54, "eval_steps": 6},
         search_space={
             "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
             "algorithm.beta": {"low": 0.03, "high": 0.5, "log": True},
         },
-        search={"num_trials": 15},
-        scheduler={"type": scheduler},
+        search={"num_trials": trials},
+        scheduler={"type": "asha"},
         bounds={"eval/kl": {"max": 0.2}},
         finals={"top": 3, "seeds": seeds},
         resources={"gpus_per_trial": 0, "max_concurrent": slots},
@@ -51,7 +51,7 @@ def sweep_of(folder: Path, scheduler: str, slots: int, seeds: int = 0) -> tuple[
     with command(folder, "sweep", path.name, "--simulate", str(LANDSCAPE)) as (process, _):
         code = process.wait(timeout=150)
     assert code == 0, (folder / "output.txt").read_text(encoding="utf-8")
-    return folder / "results" / scheduler, load_sweep(str(path))
+    return folder / "results" / "asha", load_sweep(str(path))
 
 
 def shape(trial: TrialRecord) -> tuple[object, ...]:
@@ -63,7 +63,7 @@ def shape(trial: TrialRecord) -> tuple[object, ...]:
 
 def test_ray_decides_as_the_same_events_do_without_it(tmp_path: Path) -> None:
     """With one slot there is one order of events, and so one sweep: live and in virtual time."""
-    folder, spec = sweep_of(tmp_path, "asha", slots=1, seeds=1)
+    folder, spec = sweep_of(tmp_path, trials=15, slots=1, seeds=1)
     live = load_sweep_record(folder)
 
     def decide(record: SweepRecord):  # type: ignore[no-untyped-def]
@@ -80,7 +80,7 @@ def test_ray_decides_as_the_same_events_do_without_it(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sweep_of(tmp_path_factory.mktemp("asha"), "asha", slots=2)[0]
+    return sweep_of(tmp_path_factory.mktemp("asha"), trials=24, slots=2)[0]
 
 
 def test_every_trial_ends_and_nothing_infeasible_is_first(sweep: Path) -> None:

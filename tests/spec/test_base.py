@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.search import SearchSpec
 from easyds_tune.spec.training import TrainingSpec
 
@@ -28,3 +29,14 @@ def test_every_field_explains_itself() -> None:
     assert TrainingSpec.model_fields["weight_decay"].description == (
         "AdamW's decoupled weight decay."
     )
+
+
+@pytest.mark.parametrize(("name", "why"), [("a\0", "zero"), ("x" * 256, "255"), ("é" * 128, "255")])
+def test_what_no_file_can_be_called_is_no_file_name(name: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        ModelSpec(model_name_or_path=name)
+
+
+def test_a_long_path_of_short_parts_is_a_file_name() -> None:
+    name = "/".join(["x" * 255] * 3)
+    assert ModelSpec(model_name_or_path=name).model_name_or_path == name
