@@ -148,14 +148,37 @@ class DecideEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class CollectEvent:
+    """A checkpoint, or its trainer state alone, is deleted right after this line, to save disk.
+
+    Without its trainer state a checkpoint can be judged and exported, and no trial can go on.
+    """
+
+    trial: str
+    step: int
+    what: Literal["checkpoint", "trainer"]
+
+
+@dataclass(frozen=True, slots=True)
 class FinishEvent:
-    """A trial stopped running, for good or (`INTERRUPTED`) for now, after `seconds` of work."""
+    """A trial stopped running, for good or (`INTERRUPTED`) for now, after `seconds` of work.
+
+    `INTERRUPTED` with an error is a failure that may be tried again.
+    """
 
     trial: str
     state: TrialState
     step: int
     seconds: float
     error: TrialError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeEvent:
+    """A driver took the sweep up again; `changes` says in words what differs from before."""
+
+    num_trials: int
+    changes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +234,9 @@ Event = (
     | ReportEvent
     | CheckpointEvent
     | DecideEvent
+    | CollectEvent
     | FinishEvent
+    | ResumeEvent
     | StopEvent
     | FinalsEvent
     | FinalistEvent
@@ -226,7 +251,9 @@ _KINDS: dict[str, type[Event]] = {
     "report": ReportEvent,
     "checkpoint": CheckpointEvent,
     "decide": DecideEvent,
+    "collect": CollectEvent,
     "finish": FinishEvent,
+    "resume": ResumeEvent,
     "stop": StopEvent,
     "finals": FinalsEvent,
     "finalist": FinalistEvent,

@@ -11,8 +11,10 @@ from easyds_tune.errors import JournalError
 from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import (
     CheckpointEvent,
+    CollectEvent,
     DecideEvent,
     Entry,
+    Event,
     FinalEvent,
     FinalistEvent,
     FinalsEvent,
@@ -20,6 +22,7 @@ from easyds_tune.journal.events import (
     NoteEvent,
     Objective,
     ReportEvent,
+    ResumeEvent,
     Source,
     StartEvent,
     StopEvent,
@@ -70,8 +73,11 @@ class TrialRecord:
     attempt: int = 0
     reports: list[Report] = field(default_factory=list)  # by step, each step once
     checkpoints: dict[int, str] = field(default_factory=dict)  # step -> path in the sweep folder
+    sizes: dict[int, int] = field(default_factory=dict)  # step -> size of its checkpoint
+    final_only: set[int] = field(default_factory=set)  # steps whose trainer state was deleted
     decisions: list[DecideEvent] = field(default_factory=list)
     error: TrialError | None = None
+    failures: list[TrialError] = field(default_factory=list)  # those it was tried again after
     started: float | None = None
     resumed: float | None = None  # when its newest attempt began
     ended: float | None = None
@@ -87,8 +93,18 @@ class TrialRecord:
         while self.reports and self.reports[-1].step >= report.step:
             del self.reports[-1]
         for step in [step for step in self.checkpoints if step > report.step]:
-            del self.checkpoints[step]
+            self.forget(step)
         self.reports.append(report)
+
+    def resumable(self) -> list[int]:
+        """Steps whose checkpoints the trial can go on from, newest first."""
+        return sorted(self.checkpoints.keys() - self.final_only, reverse=True)
+
+    def forget(self, step: int) -> None:
+        """A checkpoint is no more."""
+        self.checkpoints.pop(step, None)
+        self.sizes.pop(step, None)
+        self.final_only.discard(step)
 
 
 @dataclass(slots=True)
@@ -107,6 +123,8 @@ class SweepRecord:
     notes: list[str] = field(default_factory=list)
     bounds: tuple[Bound, ...] = ()
     objectives: tuple[Objective, ...] = ()  # all of them; `objective` is the first
+    away: float = 0.0  # seconds in which no driver ran
+    undecided: str | None = None  # the trial whose report is the newest thing that happened
     stopped: str | None = None  # the limit that ended the search, in words
     chosen: list[tuple[str, int]] = field(default_factory=list)  # for the finals: trial, step
     finalists: list[FinalistEvent] = field(default_factory=list)  # those judged so far
@@ -151,7 +169,11 @@ class SweepRecord:
                 report = self._pack(event, entry)
                 self._trial(event.trial, entry).add_report(report)
             case CheckpointEvent() as event:
-                self._trial(event.trial, entry).checkpoints[event.step] = event.path
+                self._checkpoint(event, entry)
+            case CollectEvent() as event:
+                self._collect(event, entry)
+            case ResumeEvent() as event:
+                self._resume(event, entry)
             case DecideEvent() as event:
                 self._decide(event, entry)
             case SuggestEvent() as event:
@@ -173,7 +195,38 @@ class SweepRecord:
                 self.final = event
             case SweepEvent():
                 raise JournalError(f"event {entry.seq}: a sweep begins once, got a second start")
+        self._note_undecided(entry.event)
         self.updated = entry.time
+
+    def _note_undecided(self, event: Event) -> None:
+        """A report waits for its decision until anything happens that is not part of it."""
+        match event:
+            case ReportEvent(trial=trial):
+                self.undecided = trial
+            case CheckpointEvent(trial=trial) | DecideEvent(trial=trial) if trial == self.undecided:
+                pass
+            case ResumeEvent() | CollectEvent() | NoteEvent():
+                pass
+            case _:
+                self.undecided = None
+
+    def _checkpoint(self, event: CheckpointEvent, entry: Entry) -> None:
+        trial = self._trial(event.trial, entry)
+        trial.checkpoints[event.step] = event.path
+        trial.sizes[event.step] = event.bytes
+        trial.final_only.discard(event.step)
+
+    def _collect(self, event: CollectEvent, entry: Entry) -> None:
+        trial = self._trial(event.trial, entry)
+        if event.what == "trainer":
+            trial.final_only.add(event.step)
+        else:
+            trial.forget(event.step)
+
+    def _resume(self, event: ResumeEvent, entry: Entry) -> None:
+        self.away += max(0.0, entry.time - self.updated)
+        self.num_trials = event.num_trials
+        self.stopped = None  # a limit that is still met says so again
 
     def _suggest(self, event: SuggestEvent, entry: Entry) -> None:
         if event.trial in self.trials:
@@ -209,6 +262,8 @@ class SweepRecord:
         trial = self._trial(event.trial, entry)
         trial.state = event.state
         trial.error = event.error
+        if event.error is not None and event.state is TrialState.INTERRUPTED:
+            trial.failures.append(event.error)
         trial.ended = entry.time
         trial.seconds += event.seconds
 
