@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ class TrialRecord:
     checkpoints: dict[int, str] = field(default_factory=dict)  # step -> path in the sweep folder
     sizes: dict[int, int] = field(default_factory=dict)  # step -> size of its checkpoint
     final_only: set[int] = field(default_factory=set)  # steps whose trainer state was deleted
+    collected: set[int] = field(default_factory=set)  # steps whose checkpoint was deleted
     decisions: list[DecideEvent] = field(default_factory=list)
     error: TrialError | None = None
     failures: list[TrialError] = field(default_factory=list)  # those it was tried again after
@@ -90,11 +92,19 @@ class TrialRecord:
 
     def add_report(self, report: Report) -> None:
         """Append a report; a retry that goes back replaces what an earlier attempt left ahead."""
+        if self.reports and self.reports[-1].step >= report.step:
+            self.collected = {step for step in self.collected if step <= report.step}
         while self.reports and self.reports[-1].step >= report.step:
             del self.reports[-1]
         for step in [step for step in self.checkpoints if step > report.step]:
             self.forget(step)
         self.reports.append(report)
+
+    def report_at(self, step: int) -> Report | None:
+        """The report of a step, None where there is none."""
+        place = bisect_left(self.reports, step, key=lambda report: report.step)
+        found = self.reports[place : place + 1]
+        return found[0] if found and found[0].step == step else None
 
     def resumable(self) -> list[int]:
         """Steps whose checkpoints the trial can go on from, newest first."""
@@ -215,13 +225,16 @@ class SweepRecord:
         trial.checkpoints[event.step] = event.path
         trial.sizes[event.step] = event.bytes
         trial.final_only.discard(event.step)
+        trial.collected.discard(event.step)
 
     def _collect(self, event: CollectEvent, entry: Entry) -> None:
         trial = self._trial(event.trial, entry)
         if event.what == "trainer":
             trial.final_only.add(event.step)
+            trial.sizes[event.step] = event.bytes
         else:
             trial.forget(event.step)
+            trial.collected.add(event.step)
 
     def _resume(self, event: ResumeEvent, entry: Entry) -> None:
         self.away += max(0.0, entry.time - self.updated)

@@ -17,6 +17,7 @@ from pathlib import Path
 from easyds_tune.errors import CheckpointError
 
 MANIFEST = "manifest.json"
+TRAINER = "trainer"
 SCHEMA = 1
 
 
@@ -82,6 +83,27 @@ def verify_checkpoint(path: Path) -> None:
             raise CheckpointError(f"{path}: {name} is missing")
         if size(file) != entry["bytes"] or _sha256(file) != entry["sha256"]:
             raise CheckpointError(f"{path}: {name} is not as it was written; the file is damaged")
+
+
+def drop_trainer_state(path: Path) -> int:
+    """Delete what only a trial that goes on needs; the checkpoint can be judged and exported.
+
+    Returns the bytes that are left. However far it came, the checkpoint verifies, and calling it
+    again ends what was begun.
+    """
+    manifest = json.loads((path / MANIFEST).read_bytes())
+    files = manifest["files"]
+    kept = {name: files[name] for name in files if not name.startswith(f"{TRAINER}/")}
+    if len(kept) < len(files):
+        # First the promise, then the files: at no time does the manifest list what is gone.
+        manifest["files"] = kept
+        new = path / f".{MANIFEST}.new"
+        new.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        _sync(new)
+        os.replace(new, path / MANIFEST)
+        _sync(path)
+    shutil.rmtree(path / TRAINER, ignore_errors=True)
+    return sum(int(entry["bytes"]) for entry in kept.values()) + size(path / MANIFEST)
 
 
 def size(path: Path) -> int:
