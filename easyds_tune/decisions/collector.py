@@ -118,18 +118,20 @@ def _needed(record: SweepRecord, top: int) -> Iterator[Key]:
     """What `best`, the finals and the front need, or may come to need."""
     yield from record.chosen
     yield from ((event.trial, event.step) for event in record.finalists)
-    for trial in record.trials.values():
-        if trial.number == DEFAULT_TRIAL_NUMBER and trial.state is not TrialState.FAILED:
-            for cut in _cuts(trial):
-                step = best_step(record, trial, cut)
-                if step is not None:
-                    yield trial.id, step
     yield from _best(record)
-    finalists = set(_finalists(record, top))
+    finalists = {*_finalists(record, top), *_defaults(record)}
     yield from finalists
     yield from retrained_finalists(record, sorted(finalists))
     if len(record.objectives) > 1:
         yield from _front(record)
+
+
+def _defaults(record: SweepRecord) -> Iterator[Key]:
+    """The default configuration's best, which every finalist is compared with."""
+    for trial in record.trials.values():
+        if trial.number == DEFAULT_TRIAL_NUMBER and trial.state is not TrialState.FAILED:
+            steps = (best_step(record, trial, cut) for cut in _cuts(trial))
+            yield from ((trial.id, step) for step in steps if step is not None)
 
 
 def _finalists(record: SweepRecord, top: int) -> Iterator[Key]:
