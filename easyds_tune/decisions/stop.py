@@ -24,8 +24,10 @@ class Limits:
         stop, record = self._rules.stop, self._record
         if stop.tokens is not None and (used := tokens_used(record)) >= stop.tokens:
             return f"{used} tokens were trained on, the limit is {stop.tokens}"
-        if stop.hours is not None and (hours := (now - record.created) / 3600) >= stop.hours:
-            return f"the sweep ran for {hours:.3g} hours, the limit is {stop.hours:g}"
+        if stop.hours is not None:
+            hours = (now - record.created - record.away) / 3600
+            if hours >= stop.hours:
+                return f"the sweep ran for {hours:.3g} hours, the limit is {stop.hours:g}"
         if stop.gpu_hours is not None:
             hours = max(self._rules.gpus, 1.0) * seconds_used(record, now) / 3600
             if hours >= stop.gpu_hours:
@@ -49,7 +51,7 @@ class Limits:
         objective = self._record.objective
         best: float | None = None
         count = 0
-        for trial in sorted(ended, key=lambda trial: (trial.ended or 0.0, trial.number)):
+        for trial in sorted(ended, key=lambda trial: trial.ended_seq or 0):
             value = self._value(trial)
             if value is not None and (best is None or improves(value, best, objective)):
                 best, count = value, 0
