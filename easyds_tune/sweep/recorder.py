@@ -27,7 +27,7 @@ from easyds_tune.journal.events import (
 )
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
-from easyds_tune.results.tensorboard import TensorBoardWriter
+from easyds_tune.results.derived import Boards
 from easyds_tune.spec.sweep import trial_id
 from easyds_tune.trial.failure import Failure, read_failure, write_failure
 
@@ -63,7 +63,7 @@ class Recorder(Callback):
         journal: JournalWriter,
         record: SweepRecord,
         folder: Path,
-        boards: TensorBoardWriter,
+        boards: Boards,
         display: Display,
     ) -> None:
         self.record = record

@@ -25,11 +25,9 @@ from easyds_tune.errors import SpecError
 from easyds_tune.journal.events import FinalEvent, FinalsEvent, NoteEvent, SweepEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
-from easyds_tune.results.best import write_best
+from easyds_tune.results.derived import Boards, write_results
 from easyds_tune.results.display import LiveDisplay
 from easyds_tune.results.finals import find_best
-from easyds_tune.results.tables import write_tables
-from easyds_tune.results.tensorboard import TensorBoardWriter
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.sweep import SweepSpec
@@ -76,7 +74,7 @@ def run_sweep(
     journal, first = JournalWriter.create(folder / "journal.jsonl", _sweep_event(spec, records))
     with journal:
         record = SweepRecord.begin(first)
-        boards = TensorBoardWriter(folder / "tensorboard", record)
+        boards = Boards(folder, record, _warn)
         with LiveDisplay(record, stream or sys.stdout) as display:
             from easyds_tune.sweep.recorder import Recorder
 
@@ -114,9 +112,14 @@ def _search(
                 exit_code=code,
             )
         )
-    write_tables(record, folder)
-    write_best(record, folder)
+    write_results(record, folder, _warn)
     return code
+
+
+def _warn(text: str) -> None:
+    """A word on something that does not end the sweep."""
+    with contextlib.suppress(OSError):
+        print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _tune(
