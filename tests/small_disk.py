@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,11 +36,8 @@ def small_disk(folder: Path, megabytes: int = 3) -> Iterator[Path]:
 def fill(folder: Path, leave: int = 0) -> None:
     """Use the disk up, but for some bytes."""
     with (folder / FILLER).open("wb", buffering=0) as stream:
-        try:
-            while True:
-                stream.write(b"\0" * 4096)
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            stream.writelines(itertools.repeat(b"\0" * 4096))
         stream.truncate(max(0, stream.tell() - leave))
 
 

@@ -25,6 +25,7 @@ from easyds_tune.errors import SpecError
 from easyds_tune.journal.events import FinalEvent, FinalsEvent, NoteEvent, SweepEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
+from easyds_tune.redact import redact
 from easyds_tune.results.derived import Boards, write_results
 from easyds_tune.results.display import LiveDisplay
 from easyds_tune.results.finals import find_best
@@ -119,7 +120,7 @@ def _search(
 def _warn(text: str) -> None:
     """A word on something that does not end the sweep."""
     with contextlib.suppress(OSError):
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(f"warning: {redact(text)}", file=sys.stderr, flush=True)
 
 
 def _tune(
@@ -260,7 +261,7 @@ def _write_spec(
     text = written
     if text is None:
         text = yaml.safe_dump(spec.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
-    (folder / "spec.yaml").write_text(text, encoding="utf-8")
+    (folder / "spec.yaml").write_text(redact(text), encoding="utf-8")  # a comment may hold a key
     resolved = {
         "schema": 1,
         "spec": spec.model_dump(mode="json"),
@@ -276,7 +277,7 @@ def _write_spec(
         "working_folder": str(Path.cwd()),
     }
     (folder / "spec.resolved.json").write_text(
-        json.dumps(resolved, ensure_ascii=False, indent=1), encoding="utf-8"
+        redact(json.dumps(resolved, ensure_ascii=False, indent=1)), encoding="utf-8"
     )
 
 
