@@ -15,7 +15,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
     monkeypatch.setenv("MY_PASSWORD", "se cret/\n+")
     monkeypatch.setenv("SOME_TOKEN", "short")
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/home/me/google.json")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/keys/google.json")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false-but-long")
     monkeypatch.setenv("TOKEN_LIMIT", "1000000000")
 
@@ -47,7 +47,7 @@ def test_secrets_go(text: str, shown: str) -> None:
     "text",
     [
         "hf_checkpoints/sk-learn-a-long-name-of-a-folder and a short token",
-        "/home/me/google.json false-but-long 1000000000",
+        "/keys/google.json false-but-long 1000000000",
         "git+ssh://git@github.com/a/b https://hub.example/a@b?page=2",
         "basic configuration-of-everything, bearer of good-news-everybody",
         "d" * 40,

@@ -7,8 +7,6 @@ import json
 
 from easyds_tune.cli.common import add_name_arguments
 
-GONE = " (no longer there: it was deleted, or the folder was moved without it)"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NAME, --results and --json."""
@@ -36,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {path}: {value:.4g}" if isinstance(value, float) else f"  {path}: {value}")
         if winner["checkpoint"] is not None:
             path = folder / winner["checkpoint"]
-            print(f"checkpoint: {path}{'' if path.is_dir() else GONE}")
+            print(f"checkpoint: {path}{'' if path.is_dir() else ' (there is none on this disk)'}")
     if best["front"]:
         print("No other checkpoint beats these in all objectives:")
     for point in best["front"]:

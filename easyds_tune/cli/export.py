@@ -38,20 +38,20 @@ def run(args: argparse.Namespace) -> int:
         print(f"error: {record.name} has no checkpoint that is fit to win", file=sys.stderr)
         return 3
 
-    if not (folder / winner.checkpoint).is_dir():
-        raise CheckpointError(
-            f"{folder / winner.checkpoint}: the checkpoint of trial {winner.trial.id} at step "
-            f"{winner.step} is no longer there; a sweep keeps its best one, so it was deleted or "
-            "the folder was moved without it"
-        )
-
     from easyds_tune.deploy.card import ModelCard
     from easyds_tune.deploy.export import export
     from easyds_tune.trial.quiet import quiet_libraries
 
     quiet_libraries()
+    checkpoint = folder / winner.checkpoint
+    if not checkpoint.is_dir() and not args.to.exists():
+        raise CheckpointError(
+            f"{checkpoint}: the checkpoint of trial {winner.trial.id} at step {winner.step} is no "
+            "longer there; a sweep keeps its best one, so somebody deleted it, or moved the folder "
+            "without it"
+        )
     report = export(
-        folder / winner.checkpoint,
+        checkpoint,
         resolved.base(),
         "reward" if record.algorithm == "rm" else "causal",
         args.to,

@@ -12,6 +12,7 @@ from easyds_tune.cli.main import main
 from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import (
     CheckpointEvent,
+    CollectEvent,
     Event,
     FinalistEvent,
     FinishEvent,
@@ -155,7 +156,7 @@ def test_best_tells_what_the_finals_measured(
     assert lines[0].endswith("(search: 0.50 ± 0.10, biased upward).")
     assert lines[1].startswith("eval/kl 0.1")
     assert lines[1].endswith("): at most 0.2.")
-    assert lines[-1].endswith("trials/000/checkpoints/step-000010")
+    assert "trials/000/checkpoints/step-000010" in lines[-1]
     assert main(["best", "finals", "--json"]) == 0
     best = json.loads(capsys.readouterr().out)
     assert (best["judged_by"], best["winner"]["trial"]) == ("finals", "000")
@@ -172,14 +173,19 @@ def test_finals_in_which_noise_reaches_over_the_bound_end_as_three_with_the_near
         assert "The nearest miss is trial 000 at step 10" in out
 
 
-def test_an_export_to_a_folder_that_is_there_is_refused(refused: Refusal, workspace: Path) -> None:
-    folder = write_sweep("dpo", TrialState.COMPLETED)
-    resolved = {
+def resolved(folder: Path) -> None:
+    """What an export reads besides the journal."""
+    found = {
         "spec": load_sweep("dpo").model_dump(mode="json"),
         "data_hashes": {"train": "0" * 64},
-        "working_folder": str(workspace),
+        "working_folder": str(Path.cwd()),
     }
-    (folder / "spec.resolved.json").write_text(json.dumps(resolved), encoding="utf-8")
+    (folder / "spec.resolved.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def test_an_export_to_a_folder_that_is_there_is_refused(refused: Refusal, workspace: Path) -> None:
+    folder = write_sweep("dpo", TrialState.COMPLETED)
+    resolved(folder)
     [found] = refused("export", "dpo", "--to", "data")
     assert str(workspace / "data") in found
 
@@ -191,3 +197,47 @@ def test_an_export_without_the_resolved_spec_is_refused(refused: Refusal, worksp
             (folder / "spec.resolved.json").write_text(content, encoding="utf-8")
         [found] = refused("export", "dpo", "--to", "out")
         assert "spec.resolved.json: cannot be read as a resolved spec" in found
+
+
+def test_a_winner_whose_checkpoint_is_gone_is_told_so(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_sweep("gone", TrialState.COMPLETED)
+    resolved(folder)
+    assert main(["best", "gone"]) == 0
+    out = capsys.readouterr().out
+    assert "step-000010 (there is none on this disk)" in out
+    assert main(["export", "gone", "--to", "out"]) == 1
+    err = capsys.readouterr().err
+    assert "the checkpoint of trial 000 at step 10 is no longer there" in err
+    assert not Path("out").exists()
+
+
+def test_a_report_whose_checkpoint_was_collected_wins_nothing(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The collector never does this to the best one; a resume may find its files missing."""
+    folder = write_sweep("collected", TrialState.COMPLETED)
+    resolved(folder)
+    journal, _ = JournalWriter.open(folder / "journal.jsonl")
+    with journal:
+        journal.append(CollectEvent("000", 10, "checkpoint"))
+    assert main(["best", "collected"]) == 3
+    assert "No trial is fit to win" in capsys.readouterr().out
+    assert main(["export", "collected", "--to", "out"]) == 3
+    assert "has no checkpoint that is fit to win" in capsys.readouterr().err
+
+
+def test_a_winner_that_never_had_a_checkpoint_is_shown_without(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path("results") / "bare"
+    folder.mkdir(parents=True)
+    begin = SweepEvent("bare", "dpo", Objective("eval/reward"), 1, 10, 1000.0)
+    journal, _ = JournalWriter.create(folder / "journal.jsonl", begin)
+    with journal:
+        journal.append(SuggestEvent("000", 0, {}, "default"))
+        journal.append(ReportEvent("000", 10, {"eval/reward": 0.5}))
+        journal.append(FinishEvent("000", TrialState.COMPLETED, 10, 3.0))
+    assert main(["best", "bare"]) == 0
+    assert "checkpoint:" not in capsys.readouterr().out

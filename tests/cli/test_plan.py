@@ -56,7 +56,8 @@ def test_a_plan_shows_what_decides(workspace: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_plan_shows_the_finals(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "dpo", "--set", "finals.seeds=2"]) == 0
+    everything = ["--set", "output.keep=null"]
+    assert main(["plan", "dpo", "--set", "finals.seeds=2", *everything]) == 0
     out = capsys.readouterr().out
     assert "# finals: the 5 best checkpoints on 24 fresh prompts, half to pick the winner" in out
     # 16 trials, and 5 and the default trained again on 2 seeds
@@ -504,7 +505,7 @@ def test_the_adapter_is_counted_where_peft_puts_it(
 
 
 def disk_of(out: str) -> float:
-    """Megabytes that the disk line tells for one checkpoint."""
+    """Megabytes that the disk line tells for one checkpoint, whole or without trainer state."""
     line = next(line for line in out.splitlines() if line.startswith("# disk: "))
     found = re.search(r"at most ([\d.]+) MB in (\d+) checkpoints", line)
     assert found
@@ -530,6 +531,66 @@ def test_a_stacked_adapter_is_saved_with_the_policys_own(
     (adapter / "adapter_config.json").write_text("[]", encoding="utf-8")
     assert main(["plan", "ppo", "--set", "model.model_name_or_path=my-sft"]) == 0
     assert "their size is known once the model is fetched" in capsys.readouterr().out
+
+
+def test_a_plan_says_what_is_kept(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two slots without rungs: six with trainer state (two a trial, and one being written), ten
+    best, six finalists, and three that each unfinished trial may yet bring."""
+    common = ["plan", "dpo"]
+    for override in ("scheduler.type=none", "search.num_trials=60",
+                     "resources.max_concurrent=2", "resources.gpus_per_trial=0"):  # fmt: skip
+        common += ["--set", override]
+    assert main(common) == 0
+    assert re.search(
+        r"# disk: at most [\d.]+ MB in 28 checkpoints under results/: the 10 best, and what "
+        "unfinished trials need\n",
+        capsys.readouterr().out,
+    )
+    assert main([*common, "--set", "output.keep=null", "--set", "output.disk_limit=2GB"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"in \d{3,} checkpoints under results/: all, and what unfinished", out)
+    assert "trials need; from 2 GB on fewer, and no trial begins\n" in out
+    assert "disk_limit: 2000000000\n" in out
+
+
+def test_what_the_finals_need_must_be_kept(plan_refused: Refusal) -> None:
+    assert plan_refused("output.keep=3") == [
+        "output.keep: must be at least finals.top, got 3 < 5; set output.keep: 5"
+    ]
+    assert plan_refused("finals.top=12") == [
+        "output.keep: must be at least finals.top, got 10 < 12; set output.keep: 12"
+    ]
+
+
+def test_keep_and_finals_go_together(workspace: Path) -> None:
+    assert main(["plan", "dpo", "--set", "output.keep=3", "--set", "finals.top=3"]) == 0
+    assert main(["plan", "dpo", "--set", "output.keep=1", "--set", "finals=null"]) == 0
+    assert main(["plan", "dpo", "--set", "output.keep=null", "--set", "finals.top=40"]) == 0
+
+
+def test_code_of_a_model_runs_only_where_the_spec_says_so(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "dpo"]) == 0
+    out = capsys.readouterr().out
+    assert "trust_remote_code: false" in out
+    assert "trust_remote_code: ON" not in out
+    assert main(["plan", "dpo", "--set", "model.trust_remote_code=true"]) == 0
+    assert "# trust_remote_code: ON, the model's own Python code will run" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: !!python/object/apply:os.system ['touch pwned']", "!!python/name:os.system",
+     "a: !!python/object/new:os.system [touch pwned]", "!!python/module:os"],
+)  # fmt: skip
+def test_yaml_makes_no_objects(plan_refused: Refusal, workspace: Path, text: str) -> None:
+    (workspace / "evil.yaml").write_text(text, encoding="utf-8")
+    [problem] = plan_refused(spec="evil.yaml")
+    assert "not valid YAML: could not determine a constructor" in problem
+    assert not (workspace / "pwned").exists()
 
 
 def test_a_plan_takes_no_time(workspace: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from easyds_tune.errors import CheckpointError, ExportError, ModelError, SpecErr
 from easyds_tune.models.stack import save_adapter, with_policy_adapter
 from easyds_tune.models.start import start_of
 from easyds_tune.spec.model import ModelSpec
-from easyds_tune.trial.checkpoint import write_checkpoint
+from easyds_tune.trial.checkpoint import drop_trainer_state, write_checkpoint
 from tests.deploy.tiny import (
     CARD,
     adapter_checkpoint,
@@ -454,3 +455,58 @@ def test_a_start_that_lost_its_base_is_not_exported(
     with pytest.raises(ModelError, match="gone does not load"):
         export(checkpoint, spec(lost), "causal", tmp_path / "out", merge=False, card=CARD)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_nothing_that_could_run_code_is_handed_over(
+    base: Path, tmp_path: Path, merge: bool, trained_logits: torch.Tensor
+) -> None:
+    """Whatever lies among a checkpoint's weights, and listed in its manifest."""
+
+    def save(unfinished: Path) -> None:
+        for path in whole.iterdir():
+            if path.is_file() and path.name != "manifest.json":
+                shutil.copyfile(path, unfinished / path.name)
+        for name in ("pytorch_model.bin", "adapter_model.safetensors.pkl", "optimizer.pt"):
+            torch.save({"a": 1}, unfinished / name)
+        (unfinished / "trainer").mkdir()
+        torch.save({"a": 1}, unfinished / "trainer" / "state.pth")
+
+    model = AutoModelForCausalLM.from_pretrained(base)
+    whole = adapter_checkpoint(tmp_path / "whole", model, "CAUSAL_LM")
+    checkpoint = write_checkpoint(tmp_path / "checkpoints", "003", 30, save).path
+    out = tmp_path / "out"
+    report = export(checkpoint, spec(base), "causal", out, merge=merge, card=CARD)
+    endings = {path.suffix for path in out.rglob("*")}
+    assert endings <= {".safetensors", ".json", ".jinja", ".md"}
+    assert ".safetensors" in endings
+    assert report.largest_difference <= report.tolerance
+
+
+def test_a_base_whose_tokenizer_would_bring_a_pickle_is_not_exported(
+    base: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = PreTrainedTokenizerFast.save_pretrained
+
+    def with_a_pickle(self: PreTrainedTokenizerFast, folder: Path) -> None:
+        write(self, folder)
+        (Path(folder) / "vocab.pkl").write_bytes(b"")
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "save_pretrained", with_a_pickle)
+    with pytest.raises(ExportError, match=r"no pickles, and this one would hold vocab\.pkl"):
+        export(checkpoint, spec(base), "causal", tmp_path / "out", merge=False, card=CARD)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_checkpoint_without_its_trainer_state_exports_alike(
+    base: Path, checkpoint: Path, tmp_path: Path, merge: bool
+) -> None:
+    bare = tmp_path / "bare" / checkpoint.name
+    shutil.copytree(checkpoint, bare)
+    drop_trainer_state(bare)
+    assert not (bare / "trainer").exists()
+    for source, name in ((checkpoint, "one"), (bare, "other")):
+        export(source, spec(base), "causal", tmp_path / name, merge=merge, card=CARD)
+    (weights,) = (path.name for path in (tmp_path / "one").glob("*.safetensors"))
+    assert (tmp_path / "one" / weights).read_bytes() == (tmp_path / "other" / weights).read_bytes()

@@ -139,3 +139,27 @@ def test_a_set_value_is_a_copy() -> None:
     set_path(tree, "m", modules)
     modules.append("v_proj")
     assert tree == {"m": ["q_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [(20_000, 20_000), ("20GB", 20 * 10**9), ("500MiB", 500 * 2**20), ("1.5 kB", 1500),
+     ("3TiB", 3 * 2**40), ("7b", 7), (None, None)],
+)  # fmt: skip
+def test_a_disk_limit_is_bytes_or_text_with_a_unit(spec: Make, written: Any, size: Any) -> None:
+    made = spec(**{"output.disk_limit": written})
+    assert made.output.disk_limit == size
+    assert SweepSpec.model_validate(made.model_dump()).output.disk_limit == size
+
+
+@pytest.mark.parametrize("written", ["20", "GB", "20 apples", "-1GB", "1e9", True, 0, -5, "0.1B",
+                                     "9" * 400 + "GB", "99999999999PB", 1.5, ""])  # fmt: skip
+def test_what_is_no_size_is_no_disk_limit(spec: Make, written: Any) -> None:
+    with pytest.raises(ValidationError, match=r"output\.disk_limit"):
+        spec(**{"output.disk_limit": written})
+
+
+@pytest.mark.parametrize("written", [0, -1, True, 2**31, "ten"])
+def test_at_least_one_checkpoint_is_kept(spec: Make, written: Any) -> None:
+    with pytest.raises(ValidationError, match=r"output\.keep"):
+        spec(**{"output.keep": written})
