@@ -7,10 +7,10 @@ import os
 import sys
 
 from easyds_tune import __version__
-from easyds_tune.cli import best, export, plan, status, sweep, train
+from easyds_tune.cli import best, export, plan, resume, status, sweep, train
 from easyds_tune.errors import EasyDSError, ProblemsError
 
-COMMANDS = (plan, sweep, train, status, best, export)
+COMMANDS = (plan, sweep, resume, train, status, best, export)
 READERS = ("status", "best", "export")
 """Commands that read a sweep's folder: they start nothing, whatever is wrong."""
 TEXTS = ("plan", "status", "best")

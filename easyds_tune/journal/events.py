@@ -136,8 +136,8 @@ class CheckpointEvent:
 class DecideEvent:
     """A scheduler, the guard or a limit decided something, such as ``by="asha", action="stop"``.
 
-    ``"stop"`` and ``"pause"`` come before the trial's end, ``"promote"`` lets a paused one go on,
-    ``"note"`` changes nothing: a soft bound is broken.
+    ``"stop"`` and ``"pause"`` come before the trial's end, ``"promote"`` lets a paused one go on
+    and ``"resume"`` an interrupted one, ``"note"`` changes nothing: a soft bound is broken.
     """
 
     trial: str

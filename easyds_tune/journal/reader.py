@@ -48,6 +48,11 @@ class JournalReader:
                 self._lines += 1
                 yield entry
 
+    @property
+    def lines(self) -> int:
+        """Whole lines read so far."""
+        return self._lines
+
     def _decode(self, line: bytes) -> Entry:
         try:
             entry = decode_line(line)

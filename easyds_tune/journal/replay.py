@@ -33,6 +33,13 @@ from easyds_tune.journal.events import (
 )
 
 
+class Interruption(NamedTuple):
+    """A failure after which a trial may be tried again, and the newest step it had reported."""
+
+    step: int
+    error: TrialError
+
+
 class Report(NamedTuple):
     """The metrics of one trial at one step; `time` in unix seconds, `seq` its line's number.
 
@@ -77,7 +84,7 @@ class TrialRecord:
     final_only: set[int] = field(default_factory=set)  # steps whose trainer state was deleted
     decisions: list[DecideEvent] = field(default_factory=list)
     error: TrialError | None = None
-    failures: list[TrialError] = field(default_factory=list)  # those it was tried again after
+    failures: list[Interruption] = field(default_factory=list)  # those that were not the end
     started: float | None = None
     resumed: float | None = None  # when its newest attempt began
     ended: float | None = None
@@ -244,7 +251,7 @@ class SweepRecord:
     def _decide(self, event: DecideEvent, entry: Entry) -> None:
         trial = self._trial(event.trial, entry)
         trial.decisions.append(event)
-        if event.action == "promote":
+        if event.action in ("promote", "resume"):
             trial.state = TrialState.RUNNING  # and starts once it has got its slot
             trial.ended = trial.resumed = None
 
@@ -263,7 +270,7 @@ class SweepRecord:
         trial.state = event.state
         trial.error = event.error
         if event.error is not None and event.state is TrialState.INTERRUPTED:
-            trial.failures.append(event.error)
+            trial.failures.append(Interruption(event.step, event.error))
         trial.ended = entry.time
         trial.seconds += event.seconds
 

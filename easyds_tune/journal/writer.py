@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 from easyds_tune.journal.events import Entry, Event, SweepEvent, decode_line, encode_line
+from easyds_tune.journal.reader import JournalReader
+from easyds_tune.journal.replay import SweepRecord, replay
 
 
 class JournalWriter:
@@ -31,6 +33,18 @@ class JournalWriter:
         entry = writer.append(first)
         _sync_folder(path.parent)
         return writer, entry
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[JournalWriter, SweepRecord, int]:
+        """Go on with a journal: (writer, record so far, bytes of a torn tail that were cut)."""
+        reader = JournalReader(path)
+        record = replay(reader)
+        stream = open(path, "r+b", buffering=0)  # noqa: SIM115 - closed by close()
+        if reader.torn_bytes:
+            stream.truncate(path.stat().st_size - reader.torn_bytes)
+            os.fsync(stream.fileno())
+        stream.seek(0, os.SEEK_END)
+        return cls(stream, reader.lines), record, reader.torn_bytes
 
     def append(self, event: Event) -> Entry:
         """Write one event, wait until it is on disk, and return it as a reader will see it.

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from easyds_tune.decisions.decider import (
+    GoOn,
     New,
     Next,
     Over,
-    Promote,
     Proposal,
     Verdict,
     decision_event,
@@ -144,10 +144,10 @@ class _Loop:
             match choice:
                 case New():
                     self._begin()
-                case Promote():
+                case GoOn():
                     trial = record.trials[choice.trial]
                     self._apply(
-                        DecideEvent(trial.id, trial.step, choice.by, "promote", choice.reason)
+                        DecideEvent(trial.id, trial.step, choice.by, choice.action, choice.reason)
                     )
                     self._go_on(trial)
                 case Over():
@@ -231,3 +231,8 @@ def sweep_event(spec: SweepSpec) -> SweepEvent:
 def checkpoint_path(trial: str, step: int) -> str:
     """Where a checkpoint would stand in the sweep's folder; nothing is written there."""
     return f"trials/{trial}/checkpoints/step-{step:06d}"
+
+
+def step_of(checkpoint: str) -> int:
+    """The step of a checkpoint, by its path."""
+    return int(checkpoint.rsplit("-", 1)[1])

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from easyds_tune.errors import DataError
-from easyds_tune.spec.sweep import SweepSpec, trial_spec
+from easyds_tune.spec.sweep import SweepSpec, smaller_micro_batch, trial_spec
 
 if TYPE_CHECKING:
     from easyds_tune.trial.run import Report
     from easyds_tune.trial.workbench import Workbench
 
 
-PAUSED_AT = "paused_at.txt"
-"""What Tune keeps of a paused trial: the path of our own checkpoint."""
+STOP_FILE = "stop"
+"""In the scratch folder: every running trial writes a checkpoint and ends."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class TrialActor(tune.Trainable):
     """A Tune trainable: each `step` trains to the next evaluation and returns its report.
 
     Tune reuses the actor for the next trial, so base, tokenizer, data and judge are loaded once.
-    A trial that was paused goes on from the checkpoint of its newest report, on whatever actor.
+    A trial goes on from the newest whole one of the checkpoints it is given, on whatever actor.
     An exception ends the actor; Tune starts a fresh one for the next trial.
     """
 
@@ -72,9 +72,9 @@ class TrialActor(tune.Trainable):
         trial = trial_spec(setting.spec, config["trial"], config["params"], setting.train_records)
         if config["seed"] is not None:
             trial = trial.model_copy(update={"seed": config["seed"]})
-        self._trial = trial
+        self._trial = smaller_micro_batch(trial, config["halvings"]) or trial
         self._trial_folder = Path(setting.folder) / "trials" / trial.trial_id
-        self._checkpoint: Path | None = None
+        self._checkpoints = [Path(setting.folder) / path for path in config["checkpoints"]]
 
     def step(self) -> dict[str, Any]:
         """Train to the next evaluation.
@@ -90,7 +90,11 @@ class TrialActor(tune.Trainable):
         with _failures_kept(self._trial_folder):
             if self._reports is None:
                 self._reports = run_trial(
-                    self._trial, self._bench, self._trial_folder, self._checkpoint
+                    self._trial,
+                    self._bench,
+                    self._trial_folder,
+                    self._checkpoints,
+                    stop_asked=(Path(self._setting.scratch) / STOP_FILE).exists,
                 )
             try:
                 report = next(self._reports)
@@ -98,7 +102,6 @@ class TrialActor(tune.Trainable):
                 failure = classify(error)
                 write_failure(self._trial_folder, failure)
                 return {"failure": json.dumps(asdict(failure))}  # Tune flattens what is nested
-            self._checkpoint = report.checkpoint.path
         return {
             **report.metrics,
             "global_step": report.step,
@@ -106,17 +109,9 @@ class TrialActor(tune.Trainable):
             "checkpoint": os.path.relpath(report.checkpoint.path, self._setting.folder),
             "checkpoint_bytes": report.checkpoint.bytes,
             "is_last": report.is_last,
+            "is_partial": report.is_partial,
+            "notes": json.dumps(report.notes),
         }
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Leave word for the actor that goes on with this trial: where its checkpoint is."""
-        assert self._checkpoint is not None
-        (Path(checkpoint_dir) / PAUSED_AT).write_text(str(self._checkpoint), encoding="utf-8")
-
-    def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]
-        """Go on from where a trial was paused."""
-        text = (Path(checkpoint_dir) / PAUSED_AT).read_text(encoding="utf-8")
-        self._checkpoint = Path(text)
 
     def _close(self) -> None:
         if self._reports is not None:

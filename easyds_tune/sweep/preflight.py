@@ -63,13 +63,15 @@ class _ModelCheck:
     fitting: int = 0
 
 
-def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
+def preflight(spec: SweepSpec, *, new_folder: bool = True, is_sweep: bool = True) -> CheckedRecords:
     """Check a spec against this machine, its files and its models; return its records.
+
+    new_folder: the sweep's folder must not be there yet. is_sweep: not a trial alone.
 
     Raises SpecError, with every problem found; nothing is started and nothing written.
     """
     quiet_libraries()
-    problems = sweep_problems(spec) if new_folder else resource_problems(spec.resources)
+    problems = sweep_problems(spec) if is_sweep else resource_problems(spec.resources)
     problems += dtype_problems(spec)
     if new_folder:
         problems += folder_problems(spec)
@@ -111,7 +113,7 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
     if problems or records is None:
         raise SpecError(list(dict.fromkeys(problems)))
     notes = records.notes + model.notes + ppo_notes(spec, model.fitting)
-    if new_folder:
+    if is_sweep:
         notes += decision_notes(spec)
     parts = vars(records) | {"notes": notes}
     return CheckedRecords(**parts, fitting=model.fitting)

@@ -32,7 +32,7 @@ def train_single(spec: SweepSpec, params: dict[str, Any], folder: Path) -> int:
     if folder.exists():
         raise SpecError([f"--to: {folder} exists already; name a new folder"])
     tried = spec.with_params(params)
-    records = preflight(tried, new_folder=False)
+    records = preflight(tried, new_folder=False, is_sweep=False)
     for note in records.notes:
         print(f"note: {note}", flush=True)
     trial = trial_spec(spec, "single", params, records.fitting)

@@ -56,3 +56,10 @@ def read_failure(folder: Path) -> Failure | None:
         return Failure(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         return None
+
+
+def put_failure_aside(folder: Path, attempt: int) -> None:
+    """Keep the failure of an earlier attempt under its number, so that the next has room."""
+    path = folder / FILE
+    if path.is_file():
+        path.replace(folder / f"failure-{attempt}.json")

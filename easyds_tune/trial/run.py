@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -30,10 +30,16 @@ class Report:
     metrics: dict[str, float]
     checkpoint: Checkpoint
     is_last: bool
+    is_partial: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def run_trial(
-    spec: TrialSpec, bench: Workbench, folder: Path, resume_from: Path | None = None
+    spec: TrialSpec,
+    bench: Workbench,
+    folder: Path,
+    resume_from: Sequence[Path] = (),
+    stop_asked: Callable[[], bool] = lambda: False,
 ) -> Iterator[Report]:
     """Run one trial and yield a report at every evaluation step, the last one included.
 
@@ -42,10 +48,11 @@ def run_trial(
     Raises DivergedError at the first evaluation with a non-finite loss or objective, and
     CheckpointError where `resume_from` is damaged.
     """
-    if resume_from is not None:
-        verify_checkpoint(resume_from)  # DeepSpeed unpickles what it loads
+    start = resume_from[0] if resume_from else None
+    if start is not None:
+        verify_checkpoint(start)  # DeepSpeed unpickles what it loads
     inputs = bench.lend(spec)
-    rows = train(spec, inputs, resume_from)
+    rows = train(spec, inputs, start)
     ended_well = False
     try:
         for row in rows:
