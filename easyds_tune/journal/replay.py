@@ -131,6 +131,7 @@ class SweepRecord:
     bounds: tuple[Bound, ...] = ()
     objectives: tuple[Objective, ...] = ()  # all of them; `objective` is the first
     away: float = 0.0  # seconds in which no driver ran
+    left_at: float = 0.0  # when the driver before this one wrote its last event
     undecided: str | None = None  # the trial whose report is the newest thing that happened
     stopped: str | None = None  # the limit that ended the search, in words
     chosen: list[tuple[str, int]] = field(default_factory=list)  # for the finals: trial, step
@@ -231,6 +232,7 @@ class SweepRecord:
             trial.forget(event.step)
 
     def _resume(self, event: ResumeEvent, entry: Entry) -> None:
+        self.left_at = self.updated
         self.away += max(0.0, entry.time - self.updated)
         self.num_trials = event.num_trials
         self.stopped = None  # a limit that is still met says so again

@@ -81,9 +81,7 @@ def drive(
         holds_finals=sweep.holds_finals,
     )
     scratch = Path(tempfile.mkdtemp(prefix="easyds-ray-"))
-    boards_folder = sweep.folder / "tensorboard"
-    rebuild(record, boards_folder)  # a torn event file hides what is appended to it
-    boards = TensorBoardWriter(boards_folder, record)
+    boards = TensorBoardWriter(sweep.folder / "tensorboard", record)
     try:
         with LiveDisplay(record, stream or sys.stdout) as display:
             from easyds_tune.sweep.actor import STOP_FILE
@@ -99,6 +97,8 @@ def drive(
                 ask_to_stop=(scratch / STOP_FILE).touch,
             )
             begin(recorder, decider)
+            # A torn event file hides what is appended to it.
+            rebuild(record, sweep.folder / "tensorboard")
             code = _search(sweep, recorder, decider, scratch)
     finally:
         boards.close()

@@ -236,10 +236,7 @@ class Recorder(Callback):
         """Write a trial's end, for good or for now."""
         trial = self.record.trials[name]
         started = self._started.pop(name, None)
-        if started is not None:
-            seconds = time.monotonic() - started
-        else:  # by a driver that is no more: it lived until its last event at least
-            seconds = max(0.0, self.record.updated - (trial.resumed or self.record.updated))
+        seconds = 0.0 if started is None else time.monotonic() - started
         self.append(FinishEvent(name, state, trial.step, round(seconds, 3), error))
         self._boards.finish(self.record.trials[name])
 

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from easyds_tune.decisions.unfinished import unfinished_business
 from easyds_tune.errors import SpecError
-from easyds_tune.journal.events import NoteEvent, ResumeEvent, TrialState
-from easyds_tune.journal.replay import SweepRecord
+from easyds_tune.journal.events import NoteEvent, ResumeEvent
+from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.load import JOURNAL_NAME
 from easyds_tune.spec.load import validate
@@ -85,23 +86,16 @@ def resume_sweep(
             recorder.append(ResumeEvent(spec.search.num_trials, said))
             for note in notes:
                 recorder.append(NoteEvent(note))
-            settle(sweep, recorder, decider)
+
+            def is_last(trial: TrialRecord) -> bool:
+                complete = trial_spec(spec, trial.id, trial.params, records.fitting)
+                return trial.step >= complete.budget.max_steps
+
+            for event in unfinished_business(record, decider.on_report, is_last):
+                recorder.append(event)
 
         with journal:
             return drive(sweep, journal, record, begin, stream)
-
-
-def settle(sweep: Sweep, recorder: Recorder, decider: Decider) -> None:
-    """Bring the record of a driver that died to where one stands that was interrupted.
-
-    A report it had not decided on yet is decided; what ran then goes on from its checkpoint.
-    """
-    record = recorder.record
-    trial = record.trials.get(record.undecided or "")
-    if trial is not None and trial.state is TrialState.RUNNING and trial.step in trial.checkpoints:
-        budget = trial_spec(sweep.spec, trial.id, trial.params, sweep.records.fitting).budget
-        recorder.decided(trial.id, decider.on_report(trial.id, trial.step >= budget.max_steps))
-    recorder.interrupt()
 
 
 def differences(before: SweepSpec, after: SweepSpec) -> dict[str, tuple[Any, Any]]:

@@ -76,8 +76,11 @@ class SimulatedStage:
         tick: Callable[[], object],
     ) -> Iterator[FinalistEvent]:
         """Look them up on fresh prompts."""
+        judged = {(event.trial, event.step) for event in record.finalists}
         for name, step in finalists:
             tick()
+            if (name, step) in judged:
+                continue
             yield judge_finalist(record, self._spec, self._curves, name, step)
 
 
