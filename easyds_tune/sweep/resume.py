@@ -17,7 +17,7 @@ from easyds_tune.spec.load import validate
 from easyds_tune.spec.sweep import SweepSpec, set_path, trial_spec
 from easyds_tune.sweep.drive import Sweep, drive
 from easyds_tune.sweep.lock import lock
-from easyds_tune.sweep.run import RESOLVED, check, versions
+from easyds_tune.sweep.run import RESOLVED, check, versions, write_resolved
 
 if TYPE_CHECKING:
     from easyds_tune.decisions.decider import Decider
@@ -80,6 +80,8 @@ def resume_sweep(
         if torn:
             notes.append(f"the journal ended in {torn} bytes of a torn line, which were cut")
         notes += _version_notes(resolved["versions"])
+        if changes:
+            write_resolved(folder, resolved | {"spec": spec.model_dump(mode="json")})
 
         def begin(recorder: Recorder, decider: Decider) -> None:
             said = [f"{path}: {was} became {now}" for path, (was, now) in changes.items()]

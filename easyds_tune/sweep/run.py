@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
@@ -112,9 +113,17 @@ def _write_spec(sweep: Sweep, written: str | None) -> None:
         "git_revision": _git_revision(),
         "working_folder": str(Path.cwd()),
     }
-    (folder / RESOLVED).write_text(
-        json.dumps(resolved, ensure_ascii=False, indent=1), encoding="utf-8"
-    )
+    write_resolved(folder, resolved)
+
+
+def write_resolved(folder: Path, resolved: dict[str, Any]) -> None:
+    """Write what a resume needs besides the journal: whole, or not at all."""
+    draft = folder / f".{RESOLVED}.unfinished"
+    with draft.open("w", encoding="utf-8") as stream:
+        json.dump(resolved, stream, ensure_ascii=False, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(folder / RESOLVED)
 
 
 def versions() -> dict[str, str]:
