@@ -85,9 +85,8 @@ def resume_sweep(
         notes = [note for note in records.notes if note not in record.notes]
         notes += [left_behind] if left_behind else []
         if record.torn_bytes:
-            notes.append(
-                f"the journal ended in {record.torn_bytes} bytes of a torn line, which were cut"
-            )
+            torn = f"{record.torn_bytes} bytes of a torn line"
+            notes.append(f"the journal ended in {torn}, which were cut")
         notes += _version_notes(resolved["versions"])
         if changes:
             write_resolved(folder, resolved | {"spec": spec.model_dump(mode="json")})
