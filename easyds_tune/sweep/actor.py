@@ -90,7 +90,10 @@ class TrialActor(tune.Trainable):
         with _failures_kept(self._trial_folder):
             if self._reports is None:
                 self._reports = run_trial(
-                    self._trial, self._bench, self._trial_folder, self._checkpoint
+                    self._trial,
+                    self._bench,
+                    self._trial_folder,
+                    [self._checkpoint] if self._checkpoint is not None else [],
                 )
             try:
                 report = next(self._reports)
