@@ -110,7 +110,7 @@ class TrialActor(tune.Trainable):
             "checkpoint_bytes": report.checkpoint.bytes,
             "is_last": report.is_last,
             "is_partial": report.is_partial,
-            "notes": json.dumps(report.notes),
+            "notes": json.dumps(list(report.notes)),
         }
 
     def _close(self) -> None:
