@@ -127,12 +127,16 @@ class ReportEvent:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointEvent:
-    """A checkpoint is whole on disk; `path` is relative to the sweep's folder."""
+    """A checkpoint is whole on disk; `path` is relative to the sweep's folder.
+
+    `digest` is the SHA-256 of its manifest, and so of all that it lists.
+    """
 
     trial: str
     step: int
     path: str
     bytes: int
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

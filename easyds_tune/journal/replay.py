@@ -83,6 +83,7 @@ class TrialRecord:
     reports: list[Report] = field(default_factory=list)  # by step, each step once
     checkpoints: dict[int, str] = field(default_factory=dict)  # by step: path in the sweep folder
     sizes: dict[int, int] = field(default_factory=dict)  # step -> size of its checkpoint
+    digests: dict[int, str] = field(default_factory=dict)  # step -> of its manifest
     final_only: set[int] = field(default_factory=set)  # steps whose trainer state was deleted
     decisions: list[DecideEvent] = field(default_factory=list)
     error: TrialError | None = None
@@ -111,6 +112,7 @@ class TrialRecord:
         self._forget_after(event.step)
         self.checkpoints[event.step] = event.path
         self.sizes[event.step] = event.bytes
+        self.digests[event.step] = event.digest
         self.final_only.discard(event.step)
 
     def resumable(self) -> list[int]:
@@ -121,6 +123,7 @@ class TrialRecord:
         """A checkpoint is no more."""
         self.checkpoints.pop(step, None)
         self.sizes.pop(step, None)
+        self.digests.pop(step, None)
         self.final_only.discard(step)
 
     def _forget_after(self, step: int) -> None:

@@ -124,7 +124,9 @@ class Recorder(Callback):
             "trial": name,
             "params": trial.params,
             "seed": trial.seed,
-            "checkpoints": [trial.checkpoints[step] for step in trial.resumable()],
+            "checkpoints": {
+                trial.checkpoints[step]: trial.digests[step] for step in trial.resumable()
+            },
             "halvings": times_out_of_memory(trial),
         }
 
@@ -156,8 +158,8 @@ class Recorder(Callback):
         return name
 
     def _checkpointed(self, name: str, step: int, result: dict[str, Any]) -> None:
-        size = int(result["checkpoint_bytes"])
-        self.append(CheckpointEvent(name, step, str(result["checkpoint"]), size))
+        path, size = str(result["checkpoint"]), int(result["checkpoint_bytes"])
+        self.append(CheckpointEvent(name, step, path, size, str(result["checkpoint_digest"])))
 
     def decided(self, name: str, verdict: Verdict) -> None:
         """Write what the decider made of a trial's newest report."""
