@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,9 +43,12 @@ def classify(error: BaseException) -> Failure:
 def write_failure(folder: Path, failure: Failure) -> None:
     """Keep a failure in the trial's folder: for the driver, and for whoever looks for the cause."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(
+    # Whoever sees the file may kill its writer at once: it appears whole.
+    unfinished = folder / f".{FILE}.{os.getpid()}"
+    unfinished.write_text(
         json.dumps(asdict(failure), ensure_ascii=False, indent=1), encoding="utf-8"
     )
+    unfinished.rename(folder / FILE)
 
 
 def read_failure(folder: Path) -> Failure | None:
@@ -56,3 +60,13 @@ def read_failure(folder: Path) -> Failure | None:
         return Failure(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         return None
+
+
+def put_away_failure(folder: Path) -> None:
+    """Keep the failure of an earlier attempt as failure-1.json and so on, before the next one.
+
+    What stands in failure.json is then always of the present attempt.
+    """
+    if (folder / FILE).exists():
+        number = 1 + len(list(folder.glob("failure-*.json")))
+        (folder / FILE).rename(folder / f"failure-{number}.json")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from easyds_tune.errors import DataError, DivergedError
-from easyds_tune.trial.failure import FILE, Failure, classify, read_failure, write_failure
+from easyds_tune.trial.failure import (
+    FILE,
+    Failure,
+    classify,
+    put_away_failure,
+    read_failure,
+    write_failure,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +55,14 @@ def test_a_worker_that_left_nothing_readable_left_no_failure(tmp_path: Path) -> 
     for text in ("", "{", "[1]", '{"state": "FAILED"}', '{"unknown": 1}'):
         (tmp_path / FILE).write_text(text, encoding="utf-8")
         assert read_failure(tmp_path) is None
+
+
+def test_failures_of_earlier_attempts_are_kept_apart(tmp_path: Path) -> None:
+    put_away_failure(tmp_path)
+    for number in (1, 2):
+        write_failure(tmp_path, Failure("FAILED", "WorkerDied", str(number), ""))
+        put_away_failure(tmp_path)
+        assert read_failure(tmp_path) is None
+        kept = (tmp_path / f"failure-{number}.json").read_text(encoding="utf-8")
+        assert json.loads(kept)["message"] == str(number)
+    assert len(list(tmp_path.iterdir())) == 2
