@@ -34,7 +34,7 @@ from easyds_tune.results.tensorboard import TensorBoardWriter
 from easyds_tune.spec.sweep import trial_id
 from easyds_tune.trial.failure import (
     Failure,
-    put_failure_aside,
+    put_away_failure,
     read_failure,
     write_failure,
 )
@@ -113,7 +113,7 @@ class Recorder(Callback):
     def goes_on(self, ray_id: str, decision: GoOn) -> dict[str, Any]:
         """A trial goes on from its newest checkpoint; what its worker is told."""
         name, trial = decision.trial, self.record.trials[decision.trial]
-        put_failure_aside(self._trial_folder(name), trial.attempt)
+        put_away_failure(self._trial_folder(name))
         self.append(DecideEvent(name, trial.step, decision.by, decision.action, decision.reason))
         return self._handed_out(ray_id, name)
 

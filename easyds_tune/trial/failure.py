@@ -158,8 +158,11 @@ def read_failure(folder: Path) -> Failure | None:
         return None
 
 
-def put_failure_aside(folder: Path, attempt: int) -> None:
-    """Keep the failure of an earlier attempt under its number, so that the next has room."""
-    path = folder / FILE
-    if path.is_file():
-        path.replace(folder / f"failure-{attempt}.json")
+def put_away_failure(folder: Path) -> None:
+    """Keep the failure of an earlier attempt as failure-1.json and so on, before the next one.
+
+    What stands in failure.json is then always of the present attempt.
+    """
+    if (folder / FILE).exists():
+        number = 1 + len(list(folder.glob("failure-*.json")))
+        (folder / FILE).rename(folder / f"failure-{number}.json")

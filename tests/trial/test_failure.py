@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,15 @@ import torch
 from safetensors import SafetensorError
 
 from easyds_tune.errors import CheckpointError, DataError, DivergedError
-from easyds_tune.trial.failure import FILE, Failure, classify, read_failure, redact, write_failure
+from easyds_tune.trial.failure import (
+    FILE,
+    Failure,
+    classify,
+    put_away_failure,
+    read_failure,
+    redact,
+    write_failure,
+)
 
 CANARY = "hf_Ganz'Geheim/4711\n2"
 
@@ -186,3 +195,14 @@ def test_no_secret_reaches_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "<openai_api_key>" in sent.message
     assert "plain words 4711 内存" in sent.message
     assert redact("nothing to hide") == "nothing to hide"
+
+
+def test_failures_of_earlier_attempts_are_kept_apart(tmp_path: Path) -> None:
+    put_away_failure(tmp_path)
+    for number in (1, 2):
+        write_failure(tmp_path, Failure("FAILED", "WorkerDied", str(number), ""))
+        put_away_failure(tmp_path)
+        assert read_failure(tmp_path) is None
+        kept = (tmp_path / f"failure-{number}.json").read_text(encoding="utf-8")
+        assert json.loads(kept)["message"] == str(number)
+    assert len(list(tmp_path.iterdir())) == 2
