@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from easyds_tune.errors import SweepError
-from easyds_tune.journal.events import FinalEvent, FinalsEvent
+from easyds_tune.journal.events import FinalEvent, FinalsEvent, NoteEvent
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.best import write_best
@@ -27,7 +27,9 @@ from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
 from easyds_tune.spec.micro_batch import smaller_micro_batch
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
+from easyds_tune.sweep.orphans import end_orphans
 from easyds_tune.sweep.preflight import CheckedRecords
+from easyds_tune.sweep.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from easyds_tune.decisions.decider import Decider
@@ -85,7 +87,7 @@ def drive(
     boards = TensorBoardWriter(sweep.folder / "tensorboard", record)
     try:
         with LiveDisplay(record, stream or sys.stdout) as display:
-            from easyds_tune.sweep.actor import STOP_FILE
+            from easyds_tune.sweep.actor import HEARTBEATS, STOP_FILE
             from easyds_tune.sweep.recorder import Recorder
 
             recorder = Recorder(
@@ -96,8 +98,15 @@ def drive(
                 display,
                 can_shrink=lambda trial: _can_shrink(sweep, trial),
                 ask_to_stop=(scratch / STOP_FILE).touch,
+                supervise=Supervisor(
+                    scratch / HEARTBEATS,
+                    sweep.folder.resolve() / "trials",
+                    sweep.spec.resources.host_memory,
+                ).check,
             )
             begin(recorder, decider)
+            if orphans := end_orphans():
+                recorder.append(NoteEvent(f"{orphans} processes of a dead driver were ended"))
             # A torn event file hides what is appended to it.
             rebuild(record, sweep.folder / "tensorboard")
             code = _search(sweep, recorder, decider, scratch)

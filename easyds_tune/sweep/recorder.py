@@ -41,6 +41,8 @@ from easyds_tune.trial.failure import (
 
 TUNES_OWN = "config/"
 """How names begin that Tune puts among the metrics when it flattens a result."""
+SECONDS_BETWEEN_CHECKS = 0.5
+"""How often the workers are looked after."""
 SECONDS_TO_CHECKPOINT = 60
 """How long running trials get to write a checkpoint once the sweep is told to stop."""
 
@@ -77,9 +79,11 @@ class Recorder(Callback):
         display: Display,
         can_shrink: Callable[[TrialRecord], bool] = lambda trial: False,
         ask_to_stop: Callable[[], object] = lambda: None,
+        supervise: Callable[[], object] = lambda: None,
     ) -> None:
         """folder: the sweep's own. can_shrink: whether a trial's micro-batch can be halved once
         more. ask_to_stop: lets every running trial know that it should write a checkpoint and end.
+        supervise: called twice a second; ends workers that hang.
         """
         self.record = record
         self.stop_signal: int | None = None
@@ -89,6 +93,8 @@ class Recorder(Callback):
         self._display = display
         self._can_shrink = can_shrink
         self._ask_to_stop = ask_to_stop
+        self._supervise = supervise
+        self._supervised = 0.0
         self._deadline: float | None = None
         self._names: dict[str, str] = {}
         self._started: dict[str, float] = {}
@@ -182,6 +188,9 @@ class Recorder(Callback):
     def tick(self) -> None:
         """Keep the clock on the screen going; raises Interrupted where a signal asked for it."""
         self._display.update(self.record)
+        if time.monotonic() - self._supervised > SECONDS_BETWEEN_CHECKS:
+            self._supervised = time.monotonic()
+            self._supervise()
         if self.stop_signal is None:
             return
         if self._deadline is None:
