@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
 from easyds_tune.spec.micro_batch import smaller_micro_batch
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
-from easyds_tune.sweep.orphans import end_orphans
+from easyds_tune.sweep.orphans import end_orphans, private_folder
 from easyds_tune.sweep.preflight import CheckedRecords
 from easyds_tune.sweep.supervisor import Supervisor
 
@@ -83,36 +81,36 @@ def drive(
         sweep.points,
         holds_finals=sweep.holds_finals,
     )
-    scratch = Path(tempfile.mkdtemp(prefix="easyds-ray-"))
     boards = TensorBoardWriter(sweep.folder / "tensorboard", record)
-    try:
-        with LiveDisplay(record, stream or sys.stdout) as display:
-            from easyds_tune.sweep.actor import HEARTBEATS, STOP_FILE
-            from easyds_tune.sweep.recorder import Recorder
+    orphans = end_orphans()
+    out = stream or sys.stdout
+    with private_folder() as scratch, LiveDisplay(record, out) as display:
+        from easyds_tune.sweep.actor import HEARTBEATS, STOP_FILE
+        from easyds_tune.sweep.recorder import Recorder
 
-            recorder = Recorder(
-                journal,
-                record,
-                sweep.folder.resolve(),
-                boards,
-                display,
-                can_shrink=lambda trial: _can_shrink(sweep, trial),
-                ask_to_stop=(scratch / STOP_FILE).touch,
-                supervise=Supervisor(
-                    scratch / HEARTBEATS,
-                    sweep.folder.resolve() / "trials",
-                    sweep.spec.resources.host_memory,
-                ).check,
-            )
-            begin(recorder, decider)
-            if orphans := end_orphans():
-                recorder.append(NoteEvent(f"{orphans} processes of a dead driver were ended"))
-            # A torn event file hides what is appended to it.
-            rebuild(record, sweep.folder / "tensorboard")
+        recorder = Recorder(
+            journal,
+            record,
+            sweep.folder.resolve(),
+            boards,
+            display,
+            can_shrink=lambda trial: _can_shrink(sweep, trial),
+            ask_to_stop=(scratch / STOP_FILE).touch,
+            supervise=Supervisor(
+                scratch / HEARTBEATS,
+                sweep.folder.resolve() / "trials",
+                sweep.spec.resources.host_memory,
+            ).check,
+        )
+        begin(recorder, decider)
+        if orphans:
+            recorder.append(NoteEvent(f"{orphans} processes of a dead driver were ended"))
+        # A torn event file hides what is appended to it.
+        rebuild(record, sweep.folder / "tensorboard")
+        try:
             code = _search(sweep, recorder, decider, scratch)
-    finally:
-        boards.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+        finally:
+            boards.close()
     write_tables(record, sweep.folder)
     write_best(record, sweep.folder)
     return code
