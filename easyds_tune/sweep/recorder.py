@@ -119,12 +119,13 @@ class Recorder(Callback):
     def goes_on(self, ray_id: str, decision: GoOn) -> dict[str, Any]:
         """A trial goes on from its newest checkpoint; what its worker is told."""
         name, trial = decision.trial, self.record.trials[decision.trial]
-        put_away_failure(self._trial_folder(name))
         self.append(DecideEvent(name, trial.step, decision.by, decision.action, decision.reason))
         return self._handed_out(ray_id, name)
 
     def _handed_out(self, ray_id: str, name: str) -> dict[str, Any]:
         self._names[ray_id] = name
+        with suppress(OSError):
+            put_away_failure(self._trial_folder(name))  # of an attempt before this one
         trial = self.record.trials[name]
         return {
             "trial": name,
