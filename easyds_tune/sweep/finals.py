@@ -69,6 +69,13 @@ def run_finals(
         return
     resources = setting.spec.resources
     actor: Any = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=setting.gpus)(FinalsJudge)
+    for finalist in list(waiting):
+        if finalist[1] not in record.trials[finalist[0]].checkpoints:
+            waiting.remove(finalist)
+            yield NoteEvent(
+                f"finals: trial {finalist[0]} at step {finalist[1]} could not be judged: "
+                "its checkpoint is no longer there"
+            )
     free: list[Any] = [
         actor.remote(setting) for _ in range(min(slot_count(resources), len(waiting)))
     ]
