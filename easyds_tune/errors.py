@@ -42,6 +42,10 @@ class JournalError(EasyDSError):
     """A sweep's journal is damaged in the middle or cannot be read."""
 
 
+class SweepError(EasyDSError):
+    """A sweep could not go on; what it has found so far is in its journal."""
+
+
 class DivergedError(EasyDSError):
     """A trial's loss or metric is not finite; trial state DIVERGED."""
 

@@ -8,11 +8,11 @@ import sys
 import traceback
 
 from easyds_tune import __version__
-from easyds_tune.cli import best, export, plan, repair, status, sweep, train
+from easyds_tune.cli import best, export, plan, repair, resume, status, sweep, train
 from easyds_tune.errors import EasyDSError, ProblemsError
 from easyds_tune.redact import redact
 
-COMMANDS = (plan, sweep, train, status, best, export, repair)
+COMMANDS = (plan, sweep, resume, train, status, best, export, repair)
 READERS = ("status", "best", "export", "repair")
 """Commands that read a sweep's folder: they start nothing, whatever is wrong."""
 TEXTS = ("plan", "status", "best")

@@ -17,11 +17,12 @@ def run(args: argparse.Namespace) -> int:
     from easyds_tune.journal.repair import repair
     from easyds_tune.results.load import JOURNAL_NAME, find_sweep
     from easyds_tune.results.rebuild import DERIVED, rebuild
+    from easyds_tune.sweep.lock import lock
 
     folder = find_sweep(args.name, args.results)
-    # LOCK: all below belongs into the sweep's lock, which refuses one whose driver is alive.
-    done = repair(folder / JOURNAL_NAME)
-    print(f"{folder / JOURNAL_NAME}: {done}", flush=True)
-    rebuild(done.record, folder)
+    with lock(folder):
+        done = repair(folder / JOURNAL_NAME)
+        print(f"{folder / JOURNAL_NAME}: {done}", flush=True)
+        rebuild(done.record, folder)
     print(f"written anew from the journal: {', '.join(DERIVED)}")
     return 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from easyds_tune.decisions.finals import choose_finalists, retrainings
 from easyds_tune.decisions.guard import inspect
@@ -40,11 +40,12 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
-class Promote:
-    """A paused trial should go on."""
+class GoOn:
+    """A trial that waits at a rung, or was interrupted, should go on from its checkpoint."""
 
     trial: str
     by: str
+    action: Literal["promote", "resume"]
     reason: str
 
 
@@ -60,7 +61,7 @@ class Over:
     reason: str
 
 
-Next = New | Promote | Wait | Over
+Next = New | GoOn | Wait | Over
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ class Decider:
         self._limits = Limits(self.rules, self.record)
         self._scheduler = make_scheduler(self.rules)
         for trial in _as_they_reported(self.record):
+            if trial.id == self.record.undecided and trial.step == self._newest(trial.id):
+                continue  # whoever goes on with the sweep asks `on_report`
             if trial.source != "finals" and not self._is_stopped(trial):
                 self._scheduler.take_in(trial, self._progress(trial, trial.step))
 
@@ -130,12 +133,15 @@ class Decider:
         running = [t for t in self.record.trials.values() if t.state is TrialState.RUNNING]
         if len(running) >= self.rules.slots:
             return Wait()
+        for trial in self.record.trials.values():
+            if trial.state is TrialState.INTERRUPTED:
+                return GoOn(trial.id, "driver", "resume", why_it_goes_on(trial))
         reason = self.record.stopped
         if reason is None:
             # A promotion before a new trial: it is the surer use of a slot.
             may_start = self._may_start()
             if found := self._scheduler.promotion(self.record, may_start):
-                return Promote(found[0], self._scheduler.name, found[1])
+                return GoOn(found[0], self._scheduler.name, "promote", found[1])
             if may_start:
                 return New()
         if any(trial.source != "finals" for trial in running):
@@ -152,6 +158,9 @@ class Decider:
         if self.record.stopped is None and self._may_start():
             return self._proposal()
         return self._retraining()
+
+    def _newest(self, trial_id: str) -> int:
+        return self.record.trials[trial_id].step
 
     def _is_stopped(self, trial: TrialRecord) -> bool:
         """Whether the guard stops a trial at its newest report, which no scheduler then sees."""
@@ -201,6 +210,13 @@ class Decider:
         if trial.id not in self._units:
             self._units[trial.id] = self.examples_per_step(trial.params)
         return step * self._units[trial.id]
+
+
+def why_it_goes_on(trial: TrialRecord) -> str:
+    """From where an interrupted trial goes on, and after what, in words."""
+    steps = trial.resumable()
+    where = f"from step {steps[0]}" if steps else "from the start"
+    return f"{where}, after {trial.error.type}" if trial.error else where
 
 
 def decision_event(trial: TrialRecord, verdict: Verdict) -> DecideEvent | None:

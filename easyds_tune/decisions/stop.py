@@ -36,22 +36,38 @@ class Limits:
             count = self.trials_without_improvement()
             if count >= stop.no_improvement:
                 return f"{count} trials in a row were no better than the best"
-        return None
+        return self._failed_alike()
+
+    def _failed_alike(self) -> str | None:
+        """Whether the newest trials to end all failed of one cause, as the next would too."""
+        count = self._rules.stop.identical_failures
+        ended = self._ended()[-count:] if count else []
+        errors = {trial.error for trial in ended}
+        if not count or len(ended) < count or len(errors) > 1:
+            return None
+        (error,) = errors
+        if error is None or ended[-1].state is not TrialState.FAILED:
+            return None
+        return f"{count} trials in a row failed alike: {error.type}: {error.message}"
+
+    def _ended(self) -> list[TrialRecord]:
+        """The trials of the search that are over, in the order they ended in."""
+        ended = [
+            trial
+            for trial in self._record.trials.values()
+            if trial.state.is_final and trial.source != "finals"
+        ]
+        return sorted(ended, key=lambda trial: trial.ended_seq or 0)
 
     def trials_without_improvement(self) -> int:
         """Trials that ended since the best feasible value last moved, by the order they ended in.
 
         One that waits at a rung has not had its chance yet, and does not count.
         """
-        ended = [
-            trial
-            for trial in self._record.trials.values()
-            if trial.state.is_final and trial.source != "finals"
-        ]
         objective = self._record.objective
         best: float | None = None
         count = 0
-        for trial in sorted(ended, key=lambda trial: trial.ended_seq or 0):
+        for trial in self._ended():
             value = self._value(trial)
             if value is not None and (best is None or improves(value, best, objective)):
                 best, count = value, 0

@@ -127,20 +127,24 @@ class ReportEvent:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointEvent:
-    """A checkpoint is whole on disk; `path` is relative to the sweep's folder."""
+    """A checkpoint is whole on disk; `path` is relative to the sweep's folder.
+
+    `digest` is the SHA-256 of its manifest, and so of all that it lists.
+    """
 
     trial: str
     step: int
     path: str
     bytes: int
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DecideEvent:
     """A scheduler, the guard or a limit decided something, such as ``by="asha", action="stop"``.
 
-    ``"stop"`` and ``"pause"`` come before the trial's end, ``"promote"`` lets a paused one go on,
-    ``"note"`` changes nothing: a soft bound is broken.
+    ``"stop"`` and ``"pause"`` come before the trial's end, ``"promote"`` lets a paused one go on
+    and ``"resume"`` an interrupted one, ``"note"`` changes nothing: a soft bound is broken.
     """
 
     trial: str

@@ -35,6 +35,13 @@ from easyds_tune.journal.events import (
 from easyds_tune.journal.reader import JournalReader, repair_offer
 
 
+class Interruption(NamedTuple):
+    """A failure after which a trial may be tried again, and the newest step it had reported."""
+
+    step: int
+    error: TrialError
+
+
 class Report(NamedTuple):
     """The metrics of one trial at one step; `time` in unix seconds, `seq` its line's number.
 
@@ -77,11 +84,12 @@ class TrialRecord:
     reports: list[Report] = field(default_factory=list)  # by step, each step once
     checkpoints: dict[int, str] = field(default_factory=dict)  # by step: path in the sweep folder
     sizes: dict[int, int] = field(default_factory=dict)  # step -> size of its checkpoint
+    digests: dict[int, str] = field(default_factory=dict)  # step -> of its manifest
     final_only: set[int] = field(default_factory=set)  # steps whose trainer state was deleted
     collected: set[int] = field(default_factory=set)  # steps whose checkpoint was deleted
     decisions: list[DecideEvent] = field(default_factory=list)
     error: TrialError | None = None
-    failures: list[TrialError] = field(default_factory=list)  # those it was tried again after
+    failures: list[Interruption] = field(default_factory=list)  # those that were not the end
     started: float | None = None
     resumed: float | None = None  # when its newest attempt began
     ended: float | None = None
@@ -112,6 +120,7 @@ class TrialRecord:
         self._forget_after(event.step)
         self.checkpoints[event.step] = event.path
         self.sizes[event.step] = event.bytes
+        self.digests[event.step] = event.digest
         self.final_only.discard(event.step)
         self.collected.discard(event.step)
 
@@ -123,6 +132,7 @@ class TrialRecord:
         """A checkpoint is no more."""
         self.checkpoints.pop(step, None)
         self.sizes.pop(step, None)
+        self.digests.pop(step, None)
         self.final_only.discard(step)
 
     def _forget_after(self, step: int) -> None:
@@ -281,7 +291,7 @@ class SweepRecord:
     def _decide(self, event: DecideEvent, entry: Entry) -> None:
         trial = self._trial(event.trial, entry)
         trial.decisions.append(event)
-        if event.action == "promote":
+        if event.action in ("promote", "resume"):
             trial.state = TrialState.RUNNING  # and starts once it has got its slot
             trial.ended = trial.ended_seq = trial.resumed = None
 
@@ -300,7 +310,7 @@ class SweepRecord:
         trial.state = event.state
         trial.error = event.error
         if event.error is not None and event.state is TrialState.INTERRUPTED:
-            trial.failures.append(event.error)
+            trial.failures.append(Interruption(event.step, event.error))
         trial.ended, trial.ended_seq = entry.time, entry.seq
         trial.seconds += event.seconds
 

@@ -41,11 +41,15 @@ class Boards:
         """Close the trial's run."""
         self._try(lambda writer: writer.finish(trial))
 
+    def rebuild(self) -> None:
+        """Write anew what the record says, before anything is added."""
+        _attempt(lambda: rebuild(self._record, self._folder), self._folder, self._say)
+
     def close(self) -> None:
         """Close every file; where something was left out, write all of it anew."""
         self._try(lambda writer: writer.close())
         if self._writer is None:
-            _attempt(lambda: rebuild(self._record, self._folder), self._folder, self._say)
+            self.rebuild()
 
     def _try(self, write: Callable[[TensorBoardWriter], None]) -> None:
         if self._writer is None:

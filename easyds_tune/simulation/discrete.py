@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from easyds_tune.decisions.decider import (
+    GoOn,
     New,
     Next,
     Over,
-    Promote,
     Proposal,
     Verdict,
     decision_event,
@@ -25,6 +25,7 @@ from easyds_tune.decisions.decider import (
 from easyds_tune.decisions.finals import find_finalists
 from easyds_tune.decisions.rules import bounds_of, objectives_of
 from easyds_tune.decisions.stop import tokens_used
+from easyds_tune.decisions.unfinished import unfinished_business
 from easyds_tune.journal.events import (
     CheckpointEvent,
     DecideEvent,
@@ -33,6 +34,7 @@ from easyds_tune.journal.events import (
     FinalsEvent,
     FinishEvent,
     ReportEvent,
+    ResumeEvent,
     StartEvent,
     StopEvent,
     SuggestEvent,
@@ -82,6 +84,7 @@ class SimulatedSweep:
     """How a sweep went. seconds: in virtual time; the others are what decisions really cost."""
 
     record: SweepRecord
+    entries: list[Entry] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     seconds: float = 0.0
     propose_costs: list[float] = field(default_factory=list)
@@ -89,13 +92,18 @@ class SimulatedSweep:
 
 
 def simulate(
-    spec: SweepSpec, curves: Curves, decide: Callable[[SweepRecord], Decisions], slots: int
+    spec: SweepSpec,
+    curves: Curves,
+    decide: Callable[[SweepRecord], Decisions],
+    slots: int,
+    begun: SweepRecord | None = None,
 ) -> SimulatedSweep:
     """Run one sweep of `spec` on `slots` slots, its finals included.
 
-    decide: makes what decides, given the record that it shall read.
+    decide: makes what decides, given the record that it shall read. begun: a sweep whose driver
+    died, to be resumed; its record is changed.
     """
-    return _Loop(spec, curves, decide, slots).run()
+    return _Loop(spec, curves, decide, slots, begun).run()
 
 
 class _Loop:
@@ -105,6 +113,7 @@ class _Loop:
         curves: Curves,
         decide: Callable[[SweepRecord], Decisions],
         slots: int,
+        begun: SweepRecord | None,
     ) -> None:
         self._spec = spec
         self._curves = curves
@@ -113,9 +122,12 @@ class _Loop:
         self._count = 1
         self._heap: list[tuple[float, int, str]] = []
         self._budget = spec.budget()
-        record = SweepRecord.begin(Entry(0, self._now, sweep_event(spec)))
-        self._result = SimulatedSweep(record)
+        first = Entry(0, self._now, sweep_event(spec))
+        record = begun or SweepRecord.begin(first)
+        self._result = SimulatedSweep(record, [] if begun else [first])
         self._decisions = decide(record)
+        if begun is not None:
+            self._resume(record)
 
     def run(self) -> SimulatedSweep:
         record = self._result.record
@@ -129,12 +141,24 @@ class _Loop:
             if trial.state is TrialState.PAUSED:
                 self._apply(FinishEvent(trial.id, TrialState.PRUNED, trial.step, 0.0))
         finalists = find_finalists(record, self._spec)
-        if finalists:
+        if finalists and finalists != record.chosen:
             self._apply(FinalsEvent(finalists))
+        judged = {(event.trial, event.step) for event in record.finalists}
         for name, step in finalists:
+            if (name, step) in judged:
+                continue
             self._apply(judge_finalist(record, self._spec, self._curves, name, step))
         self._result.seconds = self._now
         return self._result
+
+    def _resume(self, record: SweepRecord) -> None:
+        self._now = record.updated
+        self._count = 1_000_000  # later than all that the journal holds
+        self._apply(ResumeEvent(self._spec.search.num_trials))
+        for event in unfinished_business(
+            record, self._decisions.on_report, lambda trial: trial.step >= self._budget.max_steps
+        ):
+            self._apply(event)
 
     def _fill_slots(self) -> None:
         record = self._result.record
@@ -144,10 +168,10 @@ class _Loop:
             match choice:
                 case New():
                     self._begin()
-                case Promote():
+                case GoOn():
                     trial = record.trials[choice.trial]
                     self._apply(
-                        DecideEvent(trial.id, trial.step, choice.by, "promote", choice.reason)
+                        DecideEvent(trial.id, trial.step, choice.by, choice.action, choice.reason)
                     )
                     self._go_on(trial)
                 case Over():
@@ -177,14 +201,15 @@ class _Loop:
         self._schedule(trial)
 
     def _schedule(self, trial: TrialRecord) -> None:
-        steps = self._next_step(trial) - trial.step
+        steps = self._next_step(trial) - max(trial.checkpoints, default=0)
         speed = random.Random(f"{self._curves.judge} {trial.number}").uniform(*SPEEDS)
         seconds = steps * self._curves.landscape.seconds_per_step / speed
         heapq.heappush(self._heap, (self._now + seconds, trial.number, trial.id))
 
     def _next_step(self, trial: TrialRecord) -> int:
         every = self._budget.eval_steps
-        return min(self._budget.max_steps, (trial.step // every + 1) * every)
+        at = max(trial.checkpoints, default=0)
+        return min(self._budget.max_steps, (at // every + 1) * every)
 
     def _report(self, trial: TrialRecord) -> None:
         step = self._next_step(trial)
@@ -208,7 +233,9 @@ class _Loop:
         self._apply(FinishEvent(trial.id, verdict.state, step, self._now - trial.resumed))
 
     def _apply(self, event: Event) -> None:
-        self._result.record.apply(Entry(self._count, self._now, event))
+        entry = Entry(self._count, self._now, event)
+        self._result.record.apply(entry)
+        self._result.entries.append(entry)
         self._count += 1
 
 
@@ -231,3 +258,8 @@ def sweep_event(spec: SweepSpec) -> SweepEvent:
 def checkpoint_path(trial: str, step: int) -> str:
     """Where a checkpoint would stand in the sweep's folder; nothing is written there."""
     return f"trials/{trial}/checkpoints/step-{step:06d}"
+
+
+def step_of(checkpoint: str) -> int:
+    """The step of a checkpoint, by its path."""
+    return int(checkpoint.rsplit("-", 1)[1])

@@ -18,3 +18,5 @@ class StopSpec(Spec):
     """Hours since the sweep began; null: no limit."""
     no_improvement: int | None = Field(None, ge=1, le=LARGEST)
     """Ends the search once so many trials in a row were no better than the best; null: never."""
+    identical_failures: int | None = Field(3, ge=2, le=LARGEST)
+    """Ends the search once so many trials in a row failed of the same cause; null: never."""

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from easyds_tune import progress
 from easyds_tune.errors import DataError
+from easyds_tune.spec.micro_batch import smaller_micro_batch
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
 
 if TYPE_CHECKING:
@@ -21,8 +23,14 @@ if TYPE_CHECKING:
     from easyds_tune.trial.workbench import Workbench
 
 
-PAUSED_AT = "paused_at.txt"
-"""What Tune keeps of a paused trial: the path of our own checkpoint."""
+STOP_FILE = "stop"
+"""In the scratch folder: every running trial writes a checkpoint and ends."""
+HEARTBEATS = "workers"
+"""Folder in the scratch folder: a file of each worker says by when its next sign of life is due."""
+SLOW = 10.0
+"""So many times the longest pause a worker ever made, and it hangs."""
+LOADING_SECONDS = 1800.0
+"""Loading a base, data and judge gives no sign of life."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class TrialActor(tune.Trainable):
     """A Tune trainable: each `step` trains to the next evaluation and returns its report.
 
     Tune reuses the actor for the next trial, so base, tokenizer, data and judge are loaded once.
-    A trial that was paused goes on from the checkpoint of its newest report, on whatever actor.
+    A trial goes on from the newest whole one of the checkpoints it is given, on whatever actor.
     An exception ends the actor; Tune starts a fresh one for the next trial.
     """
 
@@ -58,7 +66,7 @@ class TrialActor(tune.Trainable):
         self._setting = setting
         self._reports: Iterator[Report] | None = None
         self._take(config)
-        with _failures_kept(self._trial_folder):
+        with _failures_kept(self._trial_folder), watched_while_loading(setting, config["trial"]):
             self._bench = open_workbench_of(setting)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -72,9 +80,11 @@ class TrialActor(tune.Trainable):
         trial = trial_spec(setting.spec, config["trial"], config["params"], setting.train_records)
         if config["seed"] is not None:
             trial = trial.model_copy(update={"seed": config["seed"]})
-        self._trial = trial
+        self._trial = smaller_micro_batch(trial, config["halvings"]) or trial
         self._trial_folder = Path(setting.folder) / "trials" / trial.trial_id
-        self._checkpoint: Path | None = None
+        self._digests = {
+            Path(setting.folder) / path: digest for path, digest in config["checkpoints"].items()
+        }
 
     def step(self) -> dict[str, Any]:
         """Train to the next evaluation.
@@ -90,7 +100,12 @@ class TrialActor(tune.Trainable):
         with _failures_kept(self._trial_folder):
             if self._reports is None:
                 self._reports = run_trial(
-                    self._trial, self._bench, self._trial_folder, self._checkpoint
+                    self._trial,
+                    self._bench,
+                    self._trial_folder,
+                    list(self._digests),
+                    stop_asked=(Path(self._setting.scratch) / STOP_FILE).exists,
+                    digests=self._digests,
                 )
             try:
                 report = next(self._reports)
@@ -98,25 +113,17 @@ class TrialActor(tune.Trainable):
                 failure = classify(error)
                 write_failure(self._trial_folder, failure)
                 return {"failure": json.dumps(asdict(failure))}  # Tune flattens what is nested
-            self._checkpoint = report.checkpoint.path
         return {
             **report.metrics,
             "global_step": report.step,
             "examples": report.examples,
             "checkpoint": os.path.relpath(report.checkpoint.path, self._setting.folder),
             "checkpoint_bytes": report.checkpoint.bytes,
+            "checkpoint_digest": report.checkpoint.digest,
             "is_last": report.is_last,
+            "is_partial": report.is_partial,
+            "notes": json.dumps(list(report.notes)),
         }
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Leave word for the actor that goes on with this trial: where its checkpoint is."""
-        assert self._checkpoint is not None
-        (Path(checkpoint_dir) / PAUSED_AT).write_text(str(self._checkpoint), encoding="utf-8")
-
-    def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]
-        """Go on from where a trial was paused."""
-        text = (Path(checkpoint_dir) / PAUSED_AT).read_text(encoding="utf-8")
-        self._checkpoint = Path(text)
 
     def _close(self) -> None:
         if self._reports is not None:
@@ -141,6 +148,17 @@ def _failures_kept(folder: Path) -> Iterator[None]:
 
         write_failure(folder, classify(error))
         raise
+
+
+@contextmanager
+def watched_while_loading(setting: SweepSetting, trial: str) -> Iterator[None]:
+    """Let the supervisor watch this process: within the block as one that loads, then at work."""
+    file = Path(setting.scratch) / HEARTBEATS / f"{os.getpid()}.json"
+    hang_seconds = setting.spec.resources.hang_seconds
+    progress.watch(file, max(hang_seconds, LOADING_SECONDS), SLOW)
+    progress.works_on(trial)
+    yield
+    progress.watch(file, hang_seconds, SLOW)
 
 
 def open_workbench_of(setting: SweepSetting) -> Workbench:

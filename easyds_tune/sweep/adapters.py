@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from easyds_tune.decisions.decider import Decider, New, Over, Promote
+from easyds_tune.decisions.decider import Decider, GoOn, New, Over
 from easyds_tune.errors import EasyDSError
 from easyds_tune.journal.events import StopEvent
-from easyds_tune.spec.sweep import trial_id as name_of
 from easyds_tune.sweep.recorder import Recorder
-
-ACTIONS = {
-    "continue": TrialScheduler.CONTINUE,
-    "pause": TrialScheduler.PAUSE,
-    "stop": TrialScheduler.STOP,
-}
 
 
 class DecidingSearcher(Searcher):
-    """Starts a trial when the decider wants one and a slot is free; Tune itself counts neither."""
+    """Gives Tune what the decider wants run when a slot is free; Tune itself counts neither.
+
+    To Tune every run is a trial of its own: the first of a configuration, and each that goes on.
+    """
 
     def __init__(self, decider: Decider, recorder: Recorder) -> None:
         objective = decider.rules.objective
@@ -31,25 +26,29 @@ class DecidingSearcher(Searcher):
         self._recorder = recorder
 
     def suggest(self, trial_id: str) -> Any:
-        """The next configuration; None while no trial should begin; FINISHED after the last."""
+        """What to run next; None while there is nothing to run; FINISHED after the last."""
+        self._recorder.tick()
+        if self._recorder.is_stopping or not self._recorder.has_room():
+            return None
         self._recorder.stop_if_due(self._decider)
-        decision = self._decider.next()
-        if isinstance(decision, Over):
-            return Searcher.FINISHED
+        match self._decider.next():
+            case Over():
+                self._recorder.release_paused()
+                return Searcher.FINISHED
+            case GoOn() as decision:
+                return self._recorder.goes_on(trial_id, decision)
+            case New():
+                return self._begin(trial_id)
+        return None
+
+    def _begin(self, trial_id: str) -> dict[str, Any] | None:
         try:
-            proposal = self._decider.propose() if isinstance(decision, New) else None
+            proposal = self._decider.propose()
         except EasyDSError as error:
             # What was found so far deserves its finals, whatever the space's file does now.
             self._recorder.append(StopEvent(f"no configuration could be proposed: {error}"))
             return None
-        if proposal is None:
-            return None
-        self._recorder.suggested(trial_id, proposal)
-        return {
-            "trial": name_of(proposal.number),
-            "params": proposal.params,
-            "seed": proposal.seed,
-        }
+        return None if proposal is None else self._recorder.suggested(trial_id, proposal)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -79,30 +78,11 @@ class DecidingScheduler(TrialScheduler):
         self._recorder.stop_if_due(self._decider)
         verdict = self._decider.on_report(name, bool(result["is_last"]))
         self._recorder.decided(name, verdict)
-        return str(ACTIONS[verdict.action])
+        is_over = verdict.action != "continue" or self._recorder.interrupt_if_stopping(name)
+        return str(TrialScheduler.STOP if is_over else TrialScheduler.CONTINUE)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """A paused trial that the decider promotes; Tune starts new ones by itself.
-
-        Trials that still wait when the search is over are stopped here, or Tune would never end.
-        """
-        paused = {
-            trial.trial_id: trial
-            for trial in tune_controller.get_trials()
-            if trial.status == Trial.PAUSED
-        }
-        if not paused:
-            return None
-        self._recorder.stop_if_due(self._decider)
-        decision = self._decider.next()
-        if isinstance(decision, Promote):
-            trial = paused.get(self._recorder.ray_id(decision.trial))
-            if trial is not None:  # else its pause is still being saved
-                self._recorder.promoted(decision)
-            return trial
-        if isinstance(decision, Over):
-            for trial in paused.values():
-                tune_controller.stop_trial(trial)
+        """None: Tune starts what the searcher gave it by itself, and nothing waits in Tune."""
         return None
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:

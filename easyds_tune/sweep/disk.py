@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from easyds_tune.redact import redact
 from easyds_tune.sweep.plan import format_bytes
 
 Result = TypeVar("Result")
@@ -96,3 +98,9 @@ class Room:
 def _say(say: Callable[[str], object], text: str) -> None:
     with suppress(OSError):  # the output may be on the same disk
         say(text)
+
+
+def warn(text: str) -> None:
+    """A word on something that does not end the sweep."""
+    with suppress(OSError):
+        print(f"warning: {redact(text)}", file=sys.stderr, flush=True)

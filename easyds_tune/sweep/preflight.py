@@ -29,6 +29,7 @@ from easyds_tune.spec.notes import decision_notes
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.check_training import dtype_problems, schedule_problems
+from easyds_tune.sweep.lock import holder
 from easyds_tune.trial.quiet import quiet_libraries
 from easyds_tune.trial.records import SweepRecords, records_of
 from easyds_tune.trial.workbench import ENCODE, FIT
@@ -63,13 +64,15 @@ class _ModelCheck:
     fitting: int = 0
 
 
-def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
+def preflight(spec: SweepSpec, *, new_folder: bool = True, is_sweep: bool = True) -> CheckedRecords:
     """Check a spec against this machine, its files and its models; return its records.
+
+    new_folder: the sweep's folder must not be there yet. is_sweep: not a trial alone.
 
     Raises SpecError, with every problem found; nothing is started and nothing written.
     """
     quiet_libraries()
-    problems = sweep_problems(spec) if new_folder else resource_problems(spec.resources)
+    problems = sweep_problems(spec) if is_sweep else resource_problems(spec.resources)
     problems += dtype_problems(spec)
     if new_folder:
         problems += folder_problems(spec)
@@ -111,7 +114,7 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True) -> CheckedRecords:
     if problems or records is None:
         raise SpecError(list(dict.fromkeys(problems)))
     notes = records.notes + model.notes + ppo_notes(spec, model.fitting)
-    if new_folder:
+    if is_sweep:
         notes += decision_notes(spec)
     parts = vars(records) | {"notes": notes}
     return CheckedRecords(**parts, fitting=model.fitting)
@@ -130,6 +133,8 @@ def _rewards(spec: SweepSpec) -> dict[str, RewardModelRewardSpec]:
 def folder_problems(spec: SweepSpec) -> list[str]:
     """Why the sweep cannot have its folder: there already, or not to be made."""
     folder = sweep_folder(spec)
+    if who := holder(folder):
+        return [f"name: {folder} is being run by {who}; choose another with --set name=..."]
     if os.path.lexists(folder):
         return [f"name: {folder} exists already; choose another with --set name=..., or remove it"]
     parent = next(path for path in folder.absolute().parents if os.path.lexists(path))

@@ -5,34 +5,49 @@ The journal comes first. The record, the display and TensorBoard only ever see w
 
 from __future__ import annotations
 
+import functools
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from ray.tune import Callback
 
-from easyds_tune.decisions.decider import Decider, Promote, Proposal, Verdict, decision_event
+from easyds_tune.decisions.decider import Decider, GoOn, Proposal, Verdict, decision_event
+from easyds_tune.decisions.retries import state_after, times_out_of_memory
 from easyds_tune.journal.events import (
     CheckpointEvent,
     DecideEvent,
     Event,
     FinishEvent,
+    NoteEvent,
     ReportEvent,
     StartEvent,
+    StopEvent,
     SuggestEvent,
     TrialError,
     TrialState,
 )
-from easyds_tune.journal.replay import SweepRecord
+from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.derived import Boards
 from easyds_tune.spec.sweep import trial_id
-from easyds_tune.trial.failure import Failure, read_failure, write_failure
+from easyds_tune.sweep.disk import Room, wait_for_room, warn
+from easyds_tune.trial.failure import (
+    Failure,
+    put_away_failure,
+    read_failure,
+    write_failure,
+)
 
 TUNES_OWN = "config/"
 """How names begin that Tune puts among the metrics when it flattens a result."""
+SECONDS_BETWEEN_CHECKS = 0.5
+"""How often the workers are looked after."""
+SECONDS_TO_CHECKPOINT = 60
+"""How long running trials get to write a checkpoint once the sweep is told to stop."""
 
 
 class Interrupted(BaseException):
@@ -65,15 +80,32 @@ class Recorder(Callback):
         folder: Path,
         boards: Boards,
         display: Display,
+        can_shrink: Callable[[TrialRecord], bool] = lambda trial: False,
+        ask_to_stop: Callable[[], object] = lambda: None,
+        supervise: Callable[[], object] = lambda: None,
+        tidy: Callable[[], object] = lambda: None,
+        over_limit: Callable[[], int] = lambda: 0,
     ) -> None:
+        """folder: the sweep's own. can_shrink: whether a trial's micro-batch can be halved once
+        more. ask_to_stop: lets every running trial know that it should write a checkpoint and end.
+        supervise: called twice a second; ends workers that hang. tidy: called when checkpoints
+        may have become useless. over_limit: bytes by which those that must stay exceed the limit.
+        """
         self.record = record
         self.stop_signal: int | None = None
         self._journal = journal
         self._folder = folder
         self._boards = boards
         self._display = display
+        self._can_shrink = can_shrink
+        self._ask_to_stop = ask_to_stop
+        self._supervise = supervise
+        self._tidy = tidy
+        self._over_limit = over_limit
+        self._room = Room(folder, warn)
+        self._supervised = 0.0
+        self._deadline: float | None = None
         self._names: dict[str, str] = {}
-        self._ray_ids: dict[str, str] = {}
         self._started: dict[str, float] = {}
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
@@ -81,21 +113,39 @@ class Recorder(Callback):
         return (object, ())
 
     def append(self, event: Event) -> None:
-        """Write one event, apply it to the record, and show it."""
-        self.record.apply(self._journal.append(event))
+        """Write one event, apply it to the record, and show it; waits while the disk is full."""
+        write = functools.partial(self._journal.append, event)
+        self.record.apply(wait_for_room(write, self._folder, warn, self._stop_waiting))
         self._display.update(self.record)
 
-    def ray_id(self, name: str) -> str:
-        """Tune's own id of a trial."""
-        return self._ray_ids[name]
-
-    def suggested(self, ray_id: str, proposal: Proposal) -> None:
-        """A configuration was chosen."""
+    def suggested(self, ray_id: str, proposal: Proposal) -> dict[str, Any]:
+        """A configuration was chosen; what its worker is told."""
         name = trial_id(proposal.number)
-        self._names[ray_id], self._ray_ids[name] = name, ray_id
         self.append(
             SuggestEvent(name, proposal.number, proposal.params, proposal.source, proposal.seed)
         )
+        return self._handed_out(ray_id, name)
+
+    def goes_on(self, ray_id: str, decision: GoOn) -> dict[str, Any]:
+        """A trial goes on from its newest checkpoint; what its worker is told."""
+        name, trial = decision.trial, self.record.trials[decision.trial]
+        self.append(DecideEvent(name, trial.step, decision.by, decision.action, decision.reason))
+        return self._handed_out(ray_id, name)
+
+    def _handed_out(self, ray_id: str, name: str) -> dict[str, Any]:
+        self._names[ray_id] = name
+        with suppress(OSError):
+            put_away_failure(self._trial_folder(name))  # of an attempt before this one
+        trial = self.record.trials[name]
+        return {
+            "trial": name,
+            "params": trial.params,
+            "seed": trial.seed,
+            "checkpoints": {
+                trial.checkpoints[step]: trial.digests[step] for step in trial.resumable()
+            },
+            "halvings": times_out_of_memory(trial),
+        }
 
     def reported(self, ray_id: str, result: dict[str, Any]) -> str | None:
         """Write a report and its checkpoint; the trial's name, or None where it reported its end.
@@ -107,35 +157,41 @@ class Recorder(Callback):
         if failure is not None:
             self._fail(name, Failure(**json.loads(failure)))
             return None
+        for note in json.loads(result.get("notes", "[]")):
+            self.append(NoteEvent(f"trial {name}: {note}"))
         step = int(result["global_step"])
+        if result.get("is_partial"):
+            self._checkpointed(name, step, result)
+            self.finish(name, TrialState.INTERRUPTED)
+            return None
         metrics = {
             key: float(value)
             for key, value in result.items()
             if "/" in key and isinstance(value, (int, float)) and not key.startswith(TUNES_OWN)
         }
         self.append(ReportEvent(name, step, metrics))
-        size = int(result["checkpoint_bytes"])
-        self.append(CheckpointEvent(name, step, str(result["checkpoint"]), size))
+        self._checkpointed(name, step, result)
         self._boards.report(self.record.trials[name])
         return name
 
+    def _checkpointed(self, name: str, step: int, result: dict[str, Any]) -> None:
+        path, size = str(result["checkpoint"]), int(result["checkpoint_bytes"])
+        self.append(CheckpointEvent(name, step, path, size, str(result["checkpoint_digest"])))
+
     def decided(self, name: str, verdict: Verdict) -> None:
         """Write what the decider made of a trial's newest report."""
-        if event := decision_event(self.record.trials[name], verdict):
-            self.append(event)
+        trial = self.record.trials[name]
+        event = decision_event(trial, verdict)
+        if event is not None and event not in trial.decisions[-1:]:
+            self.append(event)  # a decision that a driver wrote and did not carry out stands
         if verdict.state is not None:
             self.finish(name, verdict.state)
+        self._tidy()
 
     def stop_if_due(self, decider: Decider) -> None:
         """Write that the search is over, once a limit is met."""
         if event := decider.stop_event(time.time()):
             self.append(event)
-
-    def promoted(self, decision: Promote) -> None:
-        """Write that a paused trial goes on."""
-        step = self.record.trials[decision.trial].step
-        event = DecideEvent(decision.trial, step, decision.by, "promote", decision.reason)
-        self.append(event)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Between two of Tune's steps: keep the clock on the screen going, or stop."""
@@ -143,9 +199,47 @@ class Recorder(Callback):
 
     def tick(self) -> None:
         """Keep the clock on the screen going; raises Interrupted where a signal asked for it."""
+        self._display.update(self.record)
+        if time.monotonic() - self._supervised > SECONDS_BETWEEN_CHECKS:
+            self._supervised = time.monotonic()
+            self._supervise()
+        if self.stop_signal is None:
+            return
+        if self._deadline is None:
+            self._deadline = time.monotonic() + SECONDS_TO_CHECKPOINT
+            self._ask_to_stop()
+        if not self._started or time.monotonic() > self._deadline:
+            raise Interrupted(self.stop_signal)
+
+    def _stop_waiting(self) -> None:
         if self.stop_signal is not None:
             raise Interrupted(self.stop_signal)
-        self._display.update(self.record)
+
+    def has_room(self) -> bool:
+        """Whether the disk takes the checkpoints of all slots and one more, so that a trial begins.
+
+        Where what must stay exceeds the sweep's own limit, trials that run come to their end first;
+        where none does, the search is over.
+        """
+        sizes = [size for trial in self.record.trials.values() for size in trial.sizes.values()]
+        if self._room.is_short((len(self._started) + 1) * max(sizes, default=0)):
+            return False
+        over = self._over_limit()
+        if over > 0 and not self._started and self.record.stopped is None:
+            what = f"checkpoints that must stay take {over} bytes more than output.disk_limit"
+            self.append(StopEvent(what))
+        return over <= 0 or not self._started
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a signal has told the sweep to stop: nothing new begins."""
+        return self.stop_signal is not None
+
+    def interrupt_if_stopping(self, name: str) -> bool:
+        """Interrupt a trial that has just reported, where the sweep is to stop."""
+        if self.is_stopping:
+            self.finish(name, TrialState.INTERRUPTED)
+        return self.is_stopping
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial got its slot, for the first time or again."""
@@ -154,28 +248,32 @@ class Recorder(Callback):
         self.append(StartEvent(name, attempt=self.record.trials[name].attempt + 1))
         self._boards.start(self.record.trials[name])
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune let go of a trial; one that still waited at a rung has lost."""
-        name = self._names[trial.trial_id]
-        if not self.record.trials[name].state.is_final:
-            self.finish(name, TrialState.PRUNED)
-
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial raised, or its worker died."""
         name = self._names[trial.trial_id]
-        folder = self._folder / "trials" / name
+        folder = self._trial_folder(name)
         failure = read_failure(folder)
         if failure is None:
-            text = ""
-            with suppress(OSError, TypeError):  # Ray keeps its own account, if anyone does
-                text = Path(trial.error_file).read_text(encoding="utf-8")
-            message = "its worker was killed, perhaps by the system for want of memory"
-            failure = Failure("FAILED", "WorkerDied", message, text)
-            write_failure(folder, failure)
+            failure = failure_of_a_lost_worker(trial)
+            with suppress(OSError):
+                write_failure(folder, failure)
         self._fail(name, failure)
 
     def _fail(self, name: str, failure: Failure) -> None:
-        self.finish(name, TrialState(failure.state), TrialError(failure.type, failure.message))
+        trial = self.record.trials[name]
+        error = TrialError(failure.type, failure.message)
+        state = TrialState(failure.state)
+        self.finish(name, state_after(trial, state, error, self._can_shrink(trial)), error)
+        self._tidy()
+
+    def release_paused(self) -> None:
+        """The search is over: what still waits at a rung has lost."""
+        for name, trial in self.record.trials.items():
+            if trial.state is TrialState.PAUSED:
+                self.finish(name, TrialState.PRUNED)
+
+    def _trial_folder(self, name: str) -> Path:
+        return self._folder / "trials" / name
 
     def finish(self, name: str, state: TrialState, error: TrialError | None = None) -> None:
         """Write a trial's end, for good or for now."""
@@ -186,10 +284,21 @@ class Recorder(Callback):
         self._boards.finish(self.record.trials[name])
 
     def interrupt(self) -> None:
-        """Write the end of every trial that was running when the sweep was told to stop.
+        """Write the end, for now, of every trial that was running when the driver stopped.
 
         One that waits at a rung goes on waiting there.
         """
         for name, trial in self.record.trials.items():
             if trial.state is TrialState.RUNNING:
                 self.finish(name, TrialState.INTERRUPTED)
+
+
+def failure_of_a_lost_worker(trial: Any) -> Failure:
+    """What can be said of a Tune trial whose worker could not say anything any more."""
+    text = ""
+    with suppress(OSError, TypeError):  # Ray keeps an account of its own, if anyone does
+        text = Path(trial.error_file).read_text(encoding="utf-8")
+    if "preempted" in text:
+        return Failure("FAILED", "Preempted", "its node was taken away", text)
+    message = "its worker was killed, perhaps by the system for want of memory"
+    return Failure("FAILED", "WorkerDied", message, text)

@@ -12,16 +12,13 @@ from easyds_tune.errors import DataError, SpecError
 from easyds_tune.journal.events import FinalistEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.simulation.curves import Curves, Landscape, load_landscape
-from easyds_tune.simulation.discrete import checkpoint_path
+from easyds_tune.simulation.discrete import checkpoint_path, step_of
 from easyds_tune.simulation.finals import judge_finalist
 from easyds_tune.simulation.space import position
 from easyds_tune.spec.sweep import SweepSpec, get_path, trial_spec
 
 if TYPE_CHECKING:
     from easyds_tune.sweep.preflight import CheckedRecords
-
-PAUSED_AT = "paused_at.txt"
-"""What Tune keeps of a paused trial: its step."""
 
 
 class SimulatedActor(tune.Trainable):
@@ -44,7 +41,8 @@ class SimulatedActor(tune.Trainable):
     def _take(self, config: dict[str, Any]) -> None:
         self._trial = trial_spec(self._spec, config["trial"], config["params"])
         self._seed = self._spec.seed if config["seed"] is None else config["seed"]
-        self._step = 0
+        # Nothing is on disk: a checkpoint is no more than the step in its name.
+        self._step = max((step_of(path) for path in config["checkpoints"]), default=0)
 
     def step(self) -> dict[str, Any]:
         """The report of the next evaluation."""
@@ -56,16 +54,9 @@ class SimulatedActor(tune.Trainable):
             "examples": self._step * trial.examples_per_step,
             "checkpoint": checkpoint_path(trial.trial_id, self._step),
             "checkpoint_bytes": 0,
+            "checkpoint_digest": "",
             "is_last": self._step >= trial.budget.max_steps,
         }
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Leave word for the actor that goes on with this trial."""
-        (Path(checkpoint_dir) / PAUSED_AT).write_text(str(self._step), encoding="utf-8")
-
-    def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]
-        """Go on from where a trial was paused."""
-        self._step = int((Path(checkpoint_dir) / PAUSED_AT).read_text(encoding="utf-8"))
 
 
 class SimulatedStage:
@@ -86,8 +77,11 @@ class SimulatedStage:
         tick: Callable[[], object],
     ) -> Iterator[FinalistEvent]:
         """Look them up on fresh prompts."""
+        judged = {(event.trial, event.step) for event in record.finalists}
         for name, step in finalists:
             tick()
+            if (name, step) in judged:
+                continue
             yield judge_finalist(record, self._spec, self._curves, name, step)
 
 
@@ -101,7 +95,7 @@ def curves_for(spec: SweepSpec, landscape: Landscape) -> Curves:
     return Curves(landscape, spec.seed, fixed)
 
 
-def check_simulation(spec: SweepSpec, path: Path) -> CheckedRecords:
+def check_simulation(spec: SweepSpec, path: Path, *, new_folder: bool = True) -> CheckedRecords:
     """Check a spec against the curves that stand in for training; no records are read.
 
     Raises SpecError with every problem; nothing is started and nothing written.
@@ -109,7 +103,7 @@ def check_simulation(spec: SweepSpec, path: Path) -> CheckedRecords:
     from easyds_tune.spec.check import sweep_problems
     from easyds_tune.sweep.preflight import CheckedRecords, folder_problems
 
-    problems = sweep_problems(spec) + folder_problems(spec)
+    problems = sweep_problems(spec) + (folder_problems(spec) if new_folder else [])
     notes = [f"simulated: nothing was trained, the numbers come from {path}"]
     try:
         landscape = load_landscape(path)

@@ -8,10 +8,10 @@ from typing import Any
 
 from easyds_tune.decisions.decider import (
     Decider,
+    GoOn,
     New,
     Next,
     Over,
-    Promote,
     Verdict,
     decision_event,
 )
@@ -115,7 +115,7 @@ class Race:
         self.append(SuggestEvent(name, len(self.record.trials), params, "sampler"))
         self.append(StartEvent(name, 1))
 
-    def promote(self, decision: Promote) -> str:
+    def promote(self, decision: GoOn) -> str:
         trial = self.record.trials[decision.trial]
         self.append(DecideEvent(trial.id, trial.step, decision.by, "promote", decision.reason))
         self.append(StartEvent(trial.id, trial.attempt + 1))
@@ -160,7 +160,7 @@ class Race:
                     name = self.start()
                     if name is None:
                         continue
-                elif isinstance(decision, Promote):
+                elif isinstance(decision, GoOn):
                     name = self.promote(decision)
                 else:
                     break

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from easyds_tune.decisions.decider import New, Next, Over, Promote, Proposal, Verdict, Wait
+from easyds_tune.decisions.decider import GoOn, New, Next, Over, Proposal, Verdict, Wait
 from easyds_tune.decisions.make import make_decider
 from easyds_tune.journal.events import TrialState
 from easyds_tune.journal.replay import SweepRecord
@@ -39,7 +39,7 @@ class Script:
         if running:
             return Wait()
         paused = [t for t in trials if t.state is TrialState.PAUSED]
-        return Promote(paused[0].id, "script", "it is time") if paused else Over("done")
+        return GoOn(paused[0].id, "script", "promote", "it is time") if paused else Over("done")
 
     def propose(self) -> Proposal:
         number = len(self.record.trials)

@@ -7,7 +7,9 @@ from easyds_tune.spec.stop import StopSpec
 
 
 def test_nothing_but_the_number_of_trials_ends_a_sweep_unless_it_is_written() -> None:
-    assert set(StopSpec().model_dump().values()) == {None}
+    limits = StopSpec().model_dump()
+    assert limits.pop("identical_failures") == 3
+    assert set(limits.values()) == {None}
 
 
 @pytest.mark.parametrize(

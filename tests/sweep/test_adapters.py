@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from easyds_tune.decisions.decider import Decider
 from easyds_tune.errors import SpecError
-from easyds_tune.journal.events import Objective, SweepEvent
+from easyds_tune.journal.events import Objective, SweepEvent, TrialState
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.derived import Boards
@@ -49,8 +49,9 @@ def searcher(recorder: Recorder, slots: int, space_file: Any = None) -> Deciding
 def test_a_trial_is_proposed_only_while_a_slot_is_free(recorder: Recorder) -> None:
     """Tune asks ahead, and a proposal made too early knows too little."""
     search = searcher(recorder, slots=2)
-    assert search.suggest("a") == {"trial": "000", "params": {"x": 0.0}, "seed": None}
-    assert search.suggest("b") == {"trial": "001", "params": {"x": 1.0}, "seed": None}
+    new = {"seed": None, "checkpoints": {}, "halvings": 0}
+    assert search.suggest("a") == {"trial": "000", "params": {"x": 0.0}} | new
+    assert search.suggest("b") == {"trial": "001", "params": {"x": 1.0}} | new
     assert search.suggest("c") is None
 
 
@@ -64,5 +65,5 @@ def test_a_space_file_that_raises_ends_the_search_and_not_the_sweep(recorder: Re
     assert recorder.record.stopped == (
         "no configuration could be proposed: space.py:3: division by zero"
     )
-    recorder.interrupt()
+    recorder.finish("000", TrialState.COMPLETED)
     assert search.suggest("c") == Searcher.FINISHED

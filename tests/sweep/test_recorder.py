@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from easyds_tune.decisions.decider import Promote, Proposal, Verdict
+from easyds_tune.decisions.decider import GoOn, Proposal, Verdict
 from easyds_tune.journal.events import DecideEvent, Objective, SweepEvent, TrialState
 from easyds_tune.journal.reader import read_events
 from easyds_tune.journal.replay import SweepRecord
@@ -59,6 +59,7 @@ def report(
     result = {
         "global_step": step, "eval/reward": reward, "time/train_seconds": 1, "examples": 8 * step,
         "checkpoint": f"trials/000/checkpoints/step-{step:06d}", "checkpoint_bytes": 1234,
+        "checkpoint_digest": "ab",
         "is_last": step == 30, "trial_id": "ray-a", "config/params/algorithm.beta": 0.1,
         "config/a/b": "text",
     }  # fmt: skip
@@ -104,7 +105,7 @@ def test_a_stopped_trial_is_pruned_and_its_decision_follows_the_report(
 ) -> None:
     trial = started(recorder)
     report(recorder, trial, 15, 1.0, Verdict("stop", "asha_stop", "too low", TrialState.PRUNED))
-    recorder.on_trial_complete(0, [], trial)  # what Tune says of it afterwards changes nothing
+    recorder.on_trial_complete(0, [], trial)
     assert kinds(tmp_path)[3:] == ["ReportEvent", "CheckpointEvent", "DecideEvent", "FinishEvent"]
     assert recorder.record.trials["000"].state is TrialState.PRUNED
 
@@ -116,8 +117,10 @@ def test_a_paused_trial_is_promoted_and_starts_again_with_its_slot(
     report(recorder, trial, 15, 1.0, Verdict("pause", "asha", "2nd of 3", TrialState.PAUSED))
     written = recorder.record.trials["000"]
     assert written.state is TrialState.PAUSED
-    recorder.promoted(Promote("000", "asha", "the best of 4"))
+    told = recorder.goes_on("ray-b", GoOn("000", "asha", "promote", "the best of 4"))
+    assert told["checkpoints"] == {"trials/000/checkpoints/step-000015": "ab"}
     assert written.state is TrialState.RUNNING  # its slot is taken from now on
+    trial = SimpleNamespace(trial_id="ray-b")  # to Tune a trial of its own
     recorder.on_trial_start(1, [], trial)
     assert (written.state, written.attempt) == (TrialState.RUNNING, 2)
     assert kinds(tmp_path)[5:] == ["DecideEvent", "FinishEvent", "DecideEvent", "StartEvent"]
@@ -128,7 +131,7 @@ def test_a_paused_trial_is_promoted_and_starts_again_with_its_slot(
 def test_a_trial_that_still_waits_at_the_end_is_pruned(recorder: Recorder) -> None:
     trial = started(recorder)
     report(recorder, trial, 15, 1.0, Verdict("pause", "asha", "2nd of 3", TrialState.PAUSED))
-    recorder.on_trial_complete(0, [], trial)
+    recorder.release_paused()
     assert recorder.record.trials["000"].state is TrialState.PRUNED
 
 

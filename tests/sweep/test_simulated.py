@@ -72,21 +72,19 @@ def test_a_file_without_curves_is_refused(tmp_path: Path) -> None:
     assert "must hold learning curves" in problem
 
 
-def test_an_actor_reports_pauses_and_goes_on(tmp_path: Path) -> None:
+def test_an_actor_reports_and_goes_on_from_a_checkpoint() -> None:
     spec = sweep_spec(training={"max_steps": 9, "eval_steps": 4})
     found = curves_for(spec, curves().landscape)
     params = {RATE: 1e-3, LOSS: "hinge"}
-    config = {"trial": "003", "params": params, "seed": None}
+    config = {"trial": "003", "params": params, "seed": None, "checkpoints": {}, "halvings": 0}
     actor = SimulatedActor.__new__(SimulatedActor)
     actor.setup(config, spec, found)
     first = actor.step()
     assert (first["global_step"], first["is_last"]) == (4, False)
     assert first["eval/reward"] == found.report(params, 4, spec.seed)["eval/reward"]
     assert first["checkpoint"] == "trials/003/checkpoints/step-000004"
-    actor.save_checkpoint(str(tmp_path))
     actor.reset_config({**config, "trial": "004"})
     assert actor.step()["global_step"] == 4
-    actor.reset_config(config)
-    actor.load_checkpoint(str(tmp_path))
+    actor.reset_config({**config, "checkpoints": {first["checkpoint"]: ""}})
     assert [actor.step()["global_step"] for _ in range(2)] == [8, 9]
     assert actor._step == 9

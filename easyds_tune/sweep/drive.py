@@ -1,0 +1,257 @@
+"""Drive a sweep from wherever its journal stands to its end: Ray Tune, the finals, the winner."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from easyds_tune.decisions.collector import bytes_over, disk_rules
+from easyds_tune.errors import SweepError
+from easyds_tune.journal.events import FinalEvent, FinalsEvent, NoteEvent
+from easyds_tune.journal.replay import SweepRecord, TrialRecord
+from easyds_tune.journal.writer import JournalWriter
+from easyds_tune.results.derived import Boards, write_results
+from easyds_tune.results.display import LiveDisplay
+from easyds_tune.results.finals import find_best
+from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
+from easyds_tune.spec.micro_batch import smaller_micro_batch
+from easyds_tune.spec.resources import gpus_of, slot_count
+from easyds_tune.spec.sweep import SweepSpec, trial_spec
+from easyds_tune.sweep.collector import collect
+from easyds_tune.sweep.disk import warn
+from easyds_tune.sweep.orphans import end_orphans, private_folder
+from easyds_tune.sweep.preflight import CheckedRecords
+from easyds_tune.sweep.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from easyds_tune.decisions.decider import Decider
+    from easyds_tune.sweep.recorder import Recorder
+    from easyds_tune.sweep.stage import Stage
+
+EXIT_DONE, EXIT_NOTHING_FIT = 0, 3
+EXIT_INTERRUPTED: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a driver has to know of a sweep besides its journal.
+
+    points: configurations that are tried right after the default one. folder: the sweep's own.
+    simulate: learning curves that stand in for training.
+    """
+
+    spec: SweepSpec
+    records: CheckedRecords
+    points: list[dict[str, Any]]
+    folder: Path
+    simulate: Path | None = None
+
+    @property
+    def holds_finals(self) -> bool:
+        """Whether there is anything to judge finalists on."""
+        return self.simulate is not None or self.records.hold_finals
+
+
+def drive(
+    sweep: Sweep,
+    journal: JournalWriter,
+    record: SweepRecord,
+    begin: Callable[[Recorder, Decider], None],
+    stream: TextIO | None = None,
+) -> int:
+    """Run what is left of a sweep and return the exit code of the command.
+
+    begin: writes the first events of this driver, before anything is decided.
+    """
+    from easyds_tune.decisions.make import make_decider
+
+    slots = slot_count(sweep.spec.resources)
+    # Of the record as the last driver left it: what that one had not decided is decided anew.
+    decider = make_decider(
+        sweep.spec,
+        record,
+        slots,
+        sweep.records.fitting,
+        sweep.points,
+        holds_finals=sweep.holds_finals,
+    )
+    boards = Boards(sweep.folder, record, warn)
+    orphans = end_orphans()
+    out = stream or sys.stdout
+    with private_folder() as scratch, LiveDisplay(record, out) as display:
+        from easyds_tune.sweep.actor import HEARTBEATS, STOP_FILE
+        from easyds_tune.sweep.recorder import Recorder
+
+        folder = sweep.folder.resolve()
+        recorder = Recorder(
+            journal,
+            record,
+            folder,
+            boards,
+            display,
+            can_shrink=lambda trial: _can_shrink(sweep, trial),
+            ask_to_stop=(scratch / STOP_FILE).touch,
+            supervise=Supervisor(
+                scratch / HEARTBEATS, folder / "trials", sweep.spec.resources.host_memory
+            ).check,
+            tidy=lambda: _tidy(sweep, recorder),
+            over_limit=lambda: bytes_over(record, disk_rules(sweep.spec)),
+        )
+        begin(recorder, decider)
+        if orphans:
+            recorder.append(NoteEvent(f"{orphans} processes of a dead driver were ended"))
+        boards.rebuild()  # a torn event file hides what is appended to it
+        try:
+            code = _search(sweep, recorder, decider, scratch)
+        finally:
+            boards.close()
+    write_results(record, sweep.folder, warn)
+    return code
+
+
+def _tidy(sweep: Sweep, recorder: Recorder) -> None:
+    """Delete checkpoints that nothing needs any more; a simulated sweep has none."""
+    if sweep.simulate is None:
+        rules = disk_rules(sweep.spec)
+        collect(recorder.record, rules, sweep.folder.resolve(), recorder.append, warn)
+
+
+def _search(sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path) -> int:
+    from easyds_tune.sweep.recorder import Interrupted
+
+    try:
+        _tune(sweep, recorder, decider, scratch)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        with contextlib.suppress(Interrupted):  # a full disk takes no more events
+            recorder.interrupt()
+        return EXIT_INTERRUPTED[getattr(stop, "signum", signal.SIGINT)]
+    except Exception as error:
+        recorder.interrupt()
+        raise SweepError(
+            f"the sweep ended early ({type(error).__name__}: {error}); nothing is lost, go on with "
+            f"easyds-tune resume {sweep.folder}"
+        ) from error
+    best = find_best(recorder.record)
+    code = EXIT_DONE if best else EXIT_NOTHING_FIT
+    recorder.append(
+        FinalEvent(
+            winner=best.trial.id if best else None,
+            step=best.report.step if best else None,
+            exit_code=code,
+        )
+    )
+    return code
+
+
+def _tune(sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path) -> None:
+    """Let Ray Tune run the trials, then judge the finalists; the recorder keeps it all."""
+    from easyds_tune.sweep.cluster import DRIVER_ENVIRONMENT, local_ray
+
+    os.environ.update(DRIVER_ENVIRONMENT)  # Tune reads some of it when it is imported
+    from ray import tune
+
+    from easyds_tune.decisions.finals import find_finalists
+    from easyds_tune.sweep.adapters import DecidingScheduler, DecidingSearcher
+
+    resources = sweep.spec.resources
+    stage = _stage(sweep, scratch)
+    # Ray sets handlers of its own when it starts; ours come after.
+    with local_ray(resources), _signals_told_to(recorder):
+        tuner = tune.Tuner(
+            tune.with_resources(
+                stage.trainable(), {"cpu": resources.cpus_per_trial, "gpu": gpus_of(resources)}
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=DecidingSearcher(decider, recorder),
+                scheduler=DecidingScheduler(decider, recorder),
+                num_samples=-1,
+                # ZeRO-3's engines keep a copy of the base each, whatever one releases.
+                reuse_actors=zero_stage(deepspeed_config(sweep.spec.deepspeed)) != 3,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(scratch),
+                callbacks=[recorder],
+                verbose=0,
+                # A run that fails is over for Tune; the decider has the trial go on in another.
+                failure_config=tune.FailureConfig(max_failures=0),
+                # Trials write checkpoints of their own, at every report.
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=0, checkpoint_at_end=False
+                ),
+            ),
+        )
+        tuner.fit()
+        finalists = find_finalists(recorder.record, sweep.spec)
+        if finalists and sweep.holds_finals:
+            if recorder.record.chosen != finalists:
+                recorder.append(FinalsEvent(finalists))
+            for event in stage.judge(recorder.record, finalists, recorder.tick):
+                recorder.append(event)
+
+
+def _stage(sweep: Sweep, scratch: Path) -> Stage:
+    """Where trials run and finalists are judged: for real, or on curves."""
+    spec, records = sweep.spec, sweep.records
+    if sweep.simulate is not None:
+        from easyds_tune.sweep.simulated import SimulatedStage
+
+        simulated: Stage = SimulatedStage(spec, sweep.simulate)
+        return simulated
+    from easyds_tune.sweep.actor import SweepSetting
+    from easyds_tune.sweep.stage import TrainingStage
+
+    return TrainingStage(
+        SweepSetting(
+            spec=spec,
+            train_records=records.fitting,
+            working_folder=str(Path.cwd()),
+            folder=str(sweep.folder.resolve()),
+            scratch=str(scratch),
+            hashes=records.hashes,
+            gpus=gpus_of(spec.resources),
+            threads=spec.resources.cpus_per_trial,
+        )
+    )
+
+
+def _can_shrink(sweep: Sweep, trial: TrialRecord) -> bool:
+    """Whether a trial's micro-batch can be halved once more than it was."""
+    if sweep.simulate is not None:
+        return False
+    from easyds_tune.decisions.retries import times_out_of_memory
+
+    spec = trial_spec(sweep.spec, trial.id, trial.params, sweep.records.fitting)
+    return smaller_micro_batch(spec, times_out_of_memory(trial) + 1) is not None
+
+
+@contextlib.contextmanager
+def _signals_told_to(recorder: Recorder) -> Iterator[None]:
+    """Within the block, a first SIGINT or SIGTERM lets running trials write a checkpoint and end.
+
+    Raising in the handler itself would break Ray in the middle of a call. A second signal does
+    what it would do without us: it ends the process at once.
+    """
+    before = {number: signal.getsignal(number) for number in EXIT_INTERRUPTED}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        recorder.stop_signal = signum
+        restore()
+
+    for number in EXIT_INTERRUPTED:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        restore()

@@ -1,0 +1,187 @@
+"""Take a sweep up where its journal ends: after a crash, an interrupt, or to add trials."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from easyds_tune.decisions.unfinished import unfinished_business
+from easyds_tune.errors import SpecError
+from easyds_tune.journal.events import NoteEvent, ResumeEvent
+from easyds_tune.journal.replay import SweepRecord, TrialRecord
+from easyds_tune.journal.writer import JournalWriter
+from easyds_tune.results.load import JOURNAL_NAME, load_sweep_record
+from easyds_tune.results.rebuild import rebuild
+from easyds_tune.spec.load import validate
+from easyds_tune.spec.sweep import SweepSpec, set_path, trial_spec
+from easyds_tune.sweep.collector import lost_checkpoints, sweep_leftovers
+from easyds_tune.sweep.drive import Sweep, drive
+from easyds_tune.sweep.lock import lock
+from easyds_tune.sweep.run import RESOLVED, check, versions, write_resolved
+
+if TYPE_CHECKING:
+    from easyds_tune.decisions.decider import Decider
+    from easyds_tune.sweep.recorder import Recorder
+
+MAY_CHANGE = (
+    "search.num_trials",
+    "resources.max_concurrent",
+    "resources.hang_seconds",
+    "resources.host_memory",
+    "stop",
+    "output.keep",
+    "output.disk_limit",
+)
+"""Fields, or whole sections, that a sweep that goes on may have otherwise than before."""
+EXTENDS = {
+    "trials": "search.num_trials",
+    "slots": "resources.max_concurrent",
+    "hours": "stop.hours",
+    "gpu_hours": "stop.gpu_hours",
+    "tokens": "stop.tokens",
+}
+"""What `--extend` calls the fields that it sets."""
+
+
+def resume_sweep(
+    folder: Path,
+    spec: SweepSpec | None = None,
+    extend: dict[str, Any] | None = None,
+    stream: TextIO | None = None,
+) -> int:
+    """Go on with a sweep and return the exit code of the command.
+
+    spec: must be that of the sweep but for what may change; None is the sweep's own.
+    extend: values by dotted path that take the place of the spec's.
+    One that is over has its derived files written anew, and keeps its code.
+    Raises SpecError where spec, data or machine do not fit what the sweep began with, or another
+    driver has the sweep; nothing was written then.
+    """
+    folder = folder.resolve()
+    resolved = _read_resolved(folder)
+    working_folder = Path(resolved["working_folder"])
+    if working_folder.is_dir():
+        os.chdir(working_folder)  # where relative paths of the spec stand
+    before = validate(resolved["spec"])
+    if spec is None:
+        with_changes = before.model_dump(mode="json")
+        for path, value in (extend or {}).items():
+            set_path(with_changes, path, value)
+        spec = validate(with_changes)
+    changes = differences(before, spec)
+    _refuse_other_changes(changes, folder)
+    simulate = Path(resolved["simulate"]) if resolved.get("simulate") else None
+    with lock(folder) as left_behind:
+        record = load_sweep_record(folder)
+        if is_over(record, spec):
+            rebuild(record, folder)
+            assert record.final is not None
+            return record.final.exit_code
+        records = check(spec, simulate, new_folder=False)
+        _refuse_other_data(records.hashes, resolved["data_hashes"])
+        journal, record = JournalWriter.open(folder / JOURNAL_NAME)
+        sweep = Sweep(spec, records, resolved.get("points", []), folder, simulate)
+        notes = [note for note in records.notes if note not in record.notes]
+        notes += [left_behind] if left_behind else []
+        if record.torn_bytes:
+            torn = f"{record.torn_bytes} bytes of a torn line"
+            notes.append(f"the journal ended in {torn}, which were cut")
+        notes += _version_notes(resolved["versions"])
+        if changes:
+            write_resolved(folder, resolved | {"spec": spec.model_dump(mode="json")})
+
+        def begin(recorder: Recorder, decider: Decider) -> None:
+            said = [f"{path}: {was} became {now}" for path, (was, now) in changes.items()]
+            recorder.append(ResumeEvent(spec.search.num_trials, said))
+            for note in notes:
+                recorder.append(NoteEvent(note))
+            if simulate is None:
+                for lost in lost_checkpoints(record, folder):
+                    recorder.append(lost)
+
+            def is_last(trial: TrialRecord) -> bool:
+                complete = trial_spec(spec, trial.id, trial.params, records.fitting)
+                return trial.step >= complete.budget.max_steps
+
+            for event in unfinished_business(record, decider.on_report, is_last):
+                recorder.append(event)
+            if simulate is None:
+                for text in sweep_leftovers(record, folder):
+                    recorder.append(NoteEvent(text))
+
+        with journal:
+            return drive(sweep, journal, record, begin, stream)
+
+
+def differences(before: SweepSpec, after: SweepSpec) -> dict[str, tuple[Any, Any]]:
+    """Dotted path -> (value before, value after) of every field that is not the same."""
+    was, now = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
+    return {
+        path: (was.get(path), now.get(path))
+        for path in [*was, *(path for path in now if path not in was)]
+        if was.get(path) != now.get(path)
+    }
+
+
+def is_over(record: SweepRecord, spec: SweepSpec) -> bool:
+    """Whether nothing is left to do: the sweep has ended, and no trials were added."""
+    return record.final is not None and spec.search.num_trials <= record.num_trials
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    return {
+        name: leaf
+        for key, inner in value.items()
+        for name, leaf in _flat(inner, f"{path}.{key}" if path else str(key)).items()
+    }
+
+
+def _refuse_other_changes(changes: dict[str, tuple[Any, Any]], folder: Path) -> None:
+    problems = [
+        f"{path}: was {was} when {folder.name} began and is {now}; only "
+        f"{', '.join(MAY_CHANGE)} may change when a sweep goes on"
+        for path, (was, now) in changes.items()
+        if not any(path == allowed or path.startswith(f"{allowed}.") for allowed in MAY_CHANGE)
+    ]
+    if problems:
+        raise SpecError(problems)
+
+
+def _refuse_other_data(now: dict[str, str], before: dict[str, str]) -> None:
+    changed = sorted(
+        name for name in now.keys() | before.keys() if now.get(name) != before.get(name)
+    )
+    if changed:
+        raise SpecError(
+            [
+                f"data: {', '.join(changed)} changed since the sweep began; bring the files back "
+                "as they were, or start a new sweep"
+            ]
+        )
+
+
+def _version_notes(before: dict[str, str]) -> list[str]:
+    changed = [
+        f"{name} {before.get(name)} became {version}"
+        for name, version in versions().items()
+        if before.get(name) != version
+    ]
+    if not changed:
+        return []
+    return [f"other releases than at the start, so not the same bits: {', '.join(changed)}"]
+
+
+def _read_resolved(folder: Path) -> dict[str, Any]:
+    path = folder / RESOLVED
+    try:
+        resolved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        resolved["spec"], resolved["working_folder"], resolved["data_hashes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SpecError(
+            [f"{path} must hold the sweep's resolved spec, and cannot be read ({error!r})"]
+        ) from error
+    return resolved
