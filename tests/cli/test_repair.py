@@ -58,7 +58,7 @@ def test_a_whole_journal_gets_its_files_back(
         "written anew from the journal: trials.parquet, metrics.parquet, best.json, tensorboard/",
     ]
     assert (folder / "journal.jsonl").read_bytes() == before
-    assert names_in(folder) == sorted([*DERIVED, "journal.jsonl"])
+    assert names_in(folder) == sorted([*DERIVED, "journal.jsonl", "lock"])
 
 
 def test_a_torn_end_is_cut_aloud(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +86,7 @@ def test_the_command_that_an_error_offers_mends_the_journal(
     assert main(shlex.split(offered[1])) == 0
     said = capsys.readouterr().out
     assert "1 of its lines are lost (4); as it was, the journal is journal.damaged-1.jsonl" in said
-    assert names_in(folder) == sorted([*DERIVED, "journal.damaged-1.jsonl", "journal.jsonl"])
+    assert names_in(folder) == sorted([*DERIVED, "journal.damaged-1.jsonl", "journal.jsonl", "lock"])
     assert main(["best", "dpo"]) == 0
     assert main(["status", "dpo"]) == 0
     assert "note: the journal was repaired" in " ".join(capsys.readouterr().out.split())
@@ -101,7 +101,7 @@ def test_what_cannot_be_mended_fails_and_changes_nothing(
     assert main(["repair", "dpo"]) == 1
     assert "restore the journal from a copy" in capsys.readouterr().err
     assert journal.read_bytes() == before
-    assert names_in(folder) == ["journal.jsonl"]
+    assert names_in(folder) == ["journal.jsonl", "lock"]
 
 
 def test_a_sweep_that_does_not_exist_is_refused(
