@@ -160,7 +160,7 @@ def test_relative_paths_stand_under_the_folder_that_is_given(tmp_path: Path) -> 
 
 
 def test_a_home_of_nobody_is_no_file() -> None:
-    assert "no such file" in problems_of(Path("~nobody-of-this-name/a.jsonl"))[0]
+    assert "no such file" in problems_of(Path("~no-such-user/a.jsonl"))[0]
 
 
 def test_a_folder_or_a_loop_with_a_files_name_is_no_file(tmp_path: Path) -> None:

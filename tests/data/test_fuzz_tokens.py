@@ -96,7 +96,7 @@ PIECES = st.sampled_from(
      "{{ 'a'.encode('x') }}", "{{ messages.pop() }}", "{{ messages.append(1) }}",
      "{{ namespace().x }}", "{% set x = 1 %}", "{{ [1][3] }}", "{{ {}['a'] }}",
      "{{ '\\ud800' }}", "{{ (1, 2) | map('x') | list }}", "{{ 'x' | int(base=99) }}",
-     "~nobody/a.jinja"]
+     "~no-such-user/a.jinja"]
 )  # fmt: skip
 
 

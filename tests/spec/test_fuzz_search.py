@@ -39,8 +39,8 @@ METRIC = st.one_of(
     PLAIN,
 )
 NAMES = st.sampled_from(
-    ["~", "~nobody", "~nobody/x", "x" * 300, "y/" * 3000, "a\0b", "", ".", "..", "/", "/dev/null",
-     "results", "*", "[", "**", "\udcff", "a\nb", "fuzzed.yaml", "search_spaces/dpo.yaml", "data"]
+    ["~", "~no-such-user", "~no-such-user/x", "x" * 300, "y/" * 3000, "a\0b", "", ".", "..", "/",
+     "/dev/null", "results", "*", "[", "**", "\udcff", "a\nb", "fuzzed.yaml", "search_spaces/dpo.yaml", "data"]
 )  # fmt: skip
 
 

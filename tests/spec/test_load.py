@@ -175,7 +175,7 @@ def test_an_override_that_leads_nowhere_on_earth_is_cut_short(folder: Path, path
         parse_params(load_sweep("rm"), [f"{path}=1"])
 
 
-@pytest.mark.parametrize("name", ["~nobody", "~nobody/x", "*"])
+@pytest.mark.parametrize("name", ["~no-such-user", "~no-such-user/x", "*"])
 def test_an_earlier_sweep_of_any_name_is_missed_in_words(folder: Path, name: str) -> None:
     with pytest.raises(SpecError, match=r"search\.points_from: no journal\.jsonl in"):
         load_sweep("rm", [f"search.points_from={name!r}"])
