@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench learn decisions lint types layers format clean
+.PHONY: help setup demo test fuzz check bench learn decisions lint types layers format clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -36,6 +36,10 @@ demo: $(INSTALLED)  ## run the demo: eight PPO trials of a tiny tutor, two or th
 # Two at a time; the tests of one file share what their fixtures made.
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+fuzz: $(INSTALLED)  ## random and adversarial specs and data, over 10,000 cases of each (some 20 minutes)
+	EASYDS_FUZZ_EXAMPLES=1500 $(BIN)/python -m pytest -m fuzz --timeout 3600 \
+		--hypothesis-show-statistics
 
 # One after another: each of them wants the machine for itself.
 bench: $(INSTALLED)  ## time warm workers, one more trial, a step, PPO against TRL; watch memory; read a large journal (some 45 minutes)

@@ -6,15 +6,17 @@ Text is decoded strictly: a wrong character is worse than an error.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-import zlib
+import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from easyds_tune.data.messages import named
+from easyds_tune.data.packed import first_line, parquet_rows, unpacked
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource
 
@@ -31,7 +33,7 @@ class Row(NamedTuple):
 
 def locate(path: str, folder: Path | None = None) -> Path:
     """`path` itself if absolute, else under `folder` (default: the working directory)."""
-    return (folder or Path.cwd()) / Path(path).expanduser()
+    return (folder or Path.cwd()) / os.path.expanduser(path)
 
 
 def read_rows(source: DataSource, folder: Path | None = None) -> list[Row]:
@@ -107,12 +109,10 @@ def _read_file(path: Path, source: DataSource) -> list[Row]:
         raise DataError(problems)
     data = path.read_bytes()
     if packed:
-        try:
-            data = gzip.decompress(data)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError([f"{source.path}: is not a whole gzip file: {error}"]) from error
+        data = unpacked(data, source.path)
     if suffix == ".parquet":
-        return _parquet_rows(data, path.name)
+        items = parquet_rows(data, path.name)
+        return [Row(f"{path.name} record {n}", item) for n, item in enumerate(items, start=1)]
     text = decode(data, source.encoding, source.path)
     if suffix in (".csv", ".tsv"):
         return _csv_rows(text, path.name, "\t" if suffix == ".tsv" else ",")
@@ -187,8 +187,11 @@ def _csv_rows(text: str, name: str, delimiter: str) -> list[Row]:
             continue
         if header is None:
             header = fields
-            if twice := sorted({column for column in header if header.count(column) > 1}):
-                raise DataError([f"{name}:{line}: the header names {twice[0]!r} twice; rename one"])
+            twice, times = Counter(header).most_common(1)[0]
+            if times > 1:
+                raise DataError(
+                    [f"{name}:{line}: the header names {twice!r:.80} twice; rename one"]
+                )
         elif len(fields) != len(header):
             problems.append(
                 f"{name}:{line}: has {len(fields)} fields where the header has {len(header)}; "
@@ -220,21 +223,11 @@ def _csv_records(
         yield line, fields
 
 
-def _parquet_rows(data: bytes, name: str) -> list[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        items = pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError([f"{name}: is not a Parquet file that can be read: {error}"]) from error
-    return [Row(f"{name} record {n}", item) for n, item in enumerate(items, start=1)]
-
-
 def _read_datasets(source: DataSource, path: Path) -> list[Row]:
     if path.name.lower().endswith((*SUFFIXES, ".gz")):
+        what = "is no file" if os.path.lexists(path) else "no such file"
         raise DataError(
-            [f"{source.path}: no such file (looked for {path}); correct `path`, or create it"]
+            [f"{source.path}: {what} (looked for {path}); correct `path`, or create it"]
         )
     import datasets
 
@@ -247,10 +240,7 @@ def _read_datasets(source: DataSource, path: Path) -> list[Row]:
     except Exception as error:
         # "An error occurred while generating the dataset" says nothing; its cause does.
         reasons = [error] if error.__cause__ is None else [error, error.__cause__]
-        reason = ", because of ".join(
-            f"{type(one).__name__}: {next(iter(str(one).strip().splitlines()), '')}"
-            for one in reasons
-        )
+        reason = ", because of ".join(f"{type(one).__name__}: {first_line(one)}" for one in reasons)
         raise DataError(
             [
                 f"{source.path}: neither a file here ({path}) nor a set that `datasets` can load "
@@ -280,7 +270,7 @@ def _no_progress_bars() -> Iterator[None]:
 def _rename(rows: list[Row], source: DataSource) -> list[Row]:
     present = list(dict.fromkeys(key for row in rows for key in row.columns))
     problems = [
-        f"{source.path}: `columns` renames {old!r}, and the columns are {', '.join(present)}; "
+        f"{source.path}: `columns` renames {old!r}, and the columns are {named(present)}; "
         "correct the name"
         for old in source.columns
         if old not in present

@@ -15,8 +15,10 @@ from easyds_tune.data.messages import (
     Malformed,
     dialogue,
     messages,
+    named,
     optional_string,
     reply,
+    shape,
     string,
 )
 from easyds_tune.data.records import (
@@ -59,7 +61,7 @@ def recognise(columns: Columns) -> str:
         if needed <= names:
             return name
     raise Malformed(
-        f"the columns {', '.join(map(repr, columns))} fit no known format; name them with "
+        f"the columns {named(columns)} fit no known format; name them with "
         "`columns`, e.g. {question: prompt, answer: completion}"
     )
 
@@ -145,14 +147,14 @@ def _from_alpaca(columns: Columns) -> Record:
 def _history(columns: Columns) -> list[Message]:
     history = columns.get("history") or []
     if not isinstance(history, list):
-        raise Malformed(f"history must be a list of [user, assistant], got {history!r:.40}")
+        raise Malformed(f"history must be a list of [user, assistant], got {shape(history)}")
     chat: list[Message] = []
     for turn in history:
         match turn:
             case [str(question), str(answer)]:
                 chat += [user(question), assistant(answer)]
             case _:
-                raise Malformed(f"history must hold [user, assistant] texts, got {turn!r:.40}")
+                raise Malformed(f"history must hold [user, assistant] texts, got {shape(turn)}")
     return chat
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
+from collections.abc import Iterable
+from itertools import islice
 
 from easyds_tune.data.records import Message, assistant, user
 
@@ -34,6 +37,9 @@ _TURN_ROLES = {
 }
 _JSON_MESSAGES = re.compile(r'\s*\[?\s*\{\s*"(role|content|from|value)"')
 
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 3, 60, 60
+
 Columns = dict[str, object]
 
 
@@ -48,10 +54,10 @@ class Dirty(Exception):
 def string(columns: Columns, field: str) -> str:
     """A field that must be there and be text."""
     if field not in columns:
-        raise Malformed(f"needs the field {field!r}, has {', '.join(map(repr, columns))}")
+        raise Malformed(f"needs the field {field!r}, has {named(columns)}")
     value = columns[field]
     if not isinstance(value, str):
-        raise Malformed(f"{field} must be text, got {_shape(value)}")
+        raise Malformed(f"{field} must be text, got {shape(value)}")
     return value
 
 
@@ -63,7 +69,7 @@ def optional_string(columns: Columns, field: str) -> str:
 def messages(columns: Columns, field: str) -> list[Message]:
     """A field of messages: a list of them, one alone, or text, which is one user message."""
     if field not in columns:
-        raise Malformed(f"needs the field {field!r}, has {', '.join(map(repr, columns))}")
+        raise Malformed(f"needs the field {field!r}, has {named(columns)}")
     value = columns[field]
     if isinstance(value, str):
         value = _decode_json(value, field)
@@ -72,7 +78,7 @@ def messages(columns: Columns, field: str) -> list[Message]:
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
-        raise Malformed(f"{field} must be text or a list of messages, got {_shape(value)}")
+        raise Malformed(f"{field} must be text or a list of messages, got {shape(value)}")
     return [_message(item, f"{field}[{n}]") for n, item in enumerate(value)]
 
 
@@ -120,11 +126,11 @@ def _decode_json(text: str, field: str) -> object:
 
 def _message(item: object, where: str) -> Message:
     if not isinstance(item, dict):
-        raise Malformed(f"{where} must be a message, got {_shape(item)}")
+        raise Malformed(f"{where} must be a message, got {shape(item)}")
     role_key, content_key = ("from", "value") if "from" in item else ("role", "content")
     role = item.get(role_key)
     if not isinstance(role, str) or role not in ROLES:
-        raise Malformed(f"{where}.{role_key} must be one of {', '.join(ROLES)}, got {role!r}")
+        raise Malformed(f"{where}.{role_key} must be one of {', '.join(ROLES)}, got {shape(role)}")
     if item.get("tool_calls"):
         raise Dirty("tool calls are not supported")
     return {"role": ROLES[role], "content": _content(item.get(content_key), where, content_key)}
@@ -135,7 +141,7 @@ def _content(value: object, where: str, key: str) -> str:
         return value
     if isinstance(value, list):
         return "".join(_part(part, f"{where}.{key}[{n}]") for n, part in enumerate(value))
-    raise Malformed(f"{where}.{key} must be text, got {_shape(value)}")
+    raise Malformed(f"{where}.{key} must be text, got {shape(value)}")
 
 
 def _part(part: object, where: str) -> str:
@@ -144,9 +150,16 @@ def _part(part: object, where: str) -> str:
         text = part.get("text", part.get("value"))
         if isinstance(text, str):
             return text
-    raise Malformed(f"{where} must be a text part, got {_shape(part)}")
+    raise Malformed(f"{where} must be a text part, got {shape(part)}")
 
 
-def _shape(value: object) -> str:
-    text = repr(value)
+def named(columns: Iterable[str]) -> str:
+    """The names of columns, the first of them where there are many."""
+    first = [repr(name) if len(name) <= 60 else f"{name[:60]!r}…" for name in islice(columns, 21)]
+    return ", ".join([*first[:20], "…"] if len(first) > 20 else first)
+
+
+def shape(value: object) -> str:
+    """Type and beginning of a value, however deep or long it is."""
+    text = _SHOWN.repr(value)
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:40] + '…'}"

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import jinja2
-
 from easyds_tune.data.records import (
     Conversation,
     Message,
@@ -145,11 +143,13 @@ class Encoder:
                 tokenize=False,
                 add_generation_prompt=reply_next,
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        # A template may fail by Jinja's errors, or by those of whatever it computes.
+        except Exception as error:
             raise DataError(
                 [
-                    f"the chat template (from {self.template.source}) refuses a record: {error}; "
-                    "remove such records, or set data.chat_template"
+                    f"the chat template (from {self.template.source}) refuses a record: "
+                    f"{type(error).__name__}: {error!s:.300}; remove such records, or set "
+                    "data.chat_template"
                 ]
             ) from error
         return texts

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.check_ppo import ppo_problems
 from easyds_tune.spec.check_search import param_problems, path_problem, searchable_paths
@@ -19,7 +21,7 @@ from easyds_tune.spec.conditions import (
     listed,
     requirements,
 )
-from easyds_tune.spec.messages import did_you_mean, shown
+from easyds_tune.spec.messages import did_you_mean, shown, validation_problems
 from easyds_tune.spec.metrics import JUDGED
 from easyds_tune.spec.search import ChoiceParam, FloatParam, Param
 from easyds_tune.spec.space_file import StandInTrial, draw
@@ -106,11 +108,10 @@ def _sampler_problems(spec: SweepSpec) -> list[str]:
                 "tries every value; give it a step, or set search.sampler: random"
                 for path in endless
             ]
-        size = count_configurations(space) or 0
-        if size > LARGEST_GRID:
+        if (count_configurations(space, enough=LARGEST_GRID + 1) or 0) > LARGEST_GRID:
             return [
                 f"search.sampler: a grid must have at most {LARGEST_GRID} combinations, and "
-                f"search_space has {shown(size)}; search fewer values, or set random"
+                "search_space has more; search fewer values, or set random"
             ]
     if sampler == "cmaes" and space and all(isinstance(p, ChoiceParam) for p in space.values()):
         return [
@@ -191,7 +192,10 @@ def _together(spec: SweepSpec, params: dict[str, Any]) -> list[str]:
     alone = spec.model_dump() | {"search_space": {}, "space_file": None}
     for path, value in params.items():
         set_path(alone, path, value)
-    return ppo_problems(SweepSpec.model_validate(alone))
+    try:
+        return ppo_problems(SweepSpec.model_validate(alone))
+    except ValidationError as error:
+        return validation_problems(error, alone)
 
 
 def earlier_sweep(spec: SweepSpec) -> Path | None:
@@ -199,7 +203,10 @@ def earlier_sweep(spec: SweepSpec) -> Path | None:
     name = spec.search.points_from
     if name is None:
         return None
-    for folder in (Path(spec.output.folder) / os.path.expanduser(name), Path(name).expanduser()):
+    for folder in (
+        Path(spec.output.folder) / os.path.expanduser(name),
+        Path(os.path.expanduser(name)),
+    ):
         if os.path.isfile(folder / JOURNAL):
             return folder
     return None

@@ -32,7 +32,8 @@ FIXED = {
 def search_problems(spec: SweepSpec) -> list[str]:
     """What is wrong with the fields of a search space and their values."""
     problems: list[str] = []
-    raw = spec.model_dump()
+    # Without the space itself, whose length each value would be checked with.
+    raw = spec.model_dump() | {"search_space": {}}
     for path, param in spec.search_space.items():
         problem = path_problem(spec, path)
         if problem:
@@ -88,7 +89,7 @@ def size_problems(spec: SweepSpec) -> list[str]:
             f"search_space: is empty, so {wanted} trials would all be the same; "
             "give search_space, or set search.num_trials: 1"
         ]
-    there_are = count_configurations(spec.search_space)
+    there_are = count_configurations(spec.search_space, enough=wanted)
     if there_are is None:
         return []
     default = spec.default_params()
@@ -118,7 +119,7 @@ def path_problem(spec: SweepSpec, path: str) -> str | None:
         return f"cannot be searched: {why}"
     head, _, rest = path.partition(".")
     model: type[BaseModel] | None = SweepSpec
-    raw: Any = spec.model_dump()
+    raw: Any = spec.model_dump(include={head})
     if head in written_fields(SweepSpec) and head not in SEARCHABLE:
         return f"cannot be searched; what can be is under {', '.join(SEARCHABLE)}"
     for key in path.split("."):

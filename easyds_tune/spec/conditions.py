@@ -79,9 +79,11 @@ def contains(param: Param, value: Any) -> bool:
         return any(is_same(choice, value) for choice in param.choice)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
+    if not param.low <= value <= param.high:
+        return False
     step = 1 if isinstance(param, IntParam) and param.step is None else param.step
     steps = (value - param.low) / step if step else 0.0
-    return param.low <= value <= param.high and abs(steps - round(steps)) < 1e-8
+    return abs(steps - round(steps)) < 1e-8
 
 
 def listed(param: Param) -> int | None:
@@ -93,36 +95,47 @@ def listed(param: Param) -> int | None:
     return None if param.step is None else int((param.high - param.low) / param.step + 1e-8) + 1
 
 
-def count_configurations(space: Mapping[str, Param]) -> int | None:
-    """How many configurations a space holds; None where a range without steps is in it."""
-    order = ordered_paths(space)
-    sizes = {path: listed(param) for path, param in space.items()}
-    told_apart = {path: _values_named(space, path) for path in order}
+def count_configurations(space: Mapping[str, Param], enough: int) -> int | None:
+    """How many configurations a space holds; None where a range without steps is in it.
 
-    def count(position: int, params: dict[str, Any]) -> int:
-        if position == len(order):
+    enough: from so many on the number is a lower bound, for there is no end to counting.
+    """
+    if any(listed(param) is None for param in space.values()):
+        return None
+    alike = [(path, _alike(space, path)) for path in ordered_paths(space)]
+
+    def count(position: int, params: dict[str, Any], enough: int) -> int:
+        if position == len(alike):
             return 1
-        path = order[position]
+        path, groups = alike[position]
         if not holds(space[path], params):
-            return count(position + 1, params)
-        size, named = sizes[path], told_apart[path]
-        assert size is not None
-        if not named:
-            return size * count(position + 1, params)
-        found = sum(count(position + 1, params | {path: value}) for value in named)
-        return found + (size - len(named)) * count(position + 1, params | {path: object()})
+            return count(position + 1, params, enough)
+        found = 0
+        for value, size in groups:
+            if found >= enough:
+                break
+            left = -((found - enough) // size)
+            found += size * count(position + 1, params | {path: value}, left)
+        return found
 
-    return None if None in sizes.values() else count(0, {})
+    return count(0, {}, enough)
 
 
-def _values_named(space: Mapping[str, Param], path: str) -> list[Any]:
-    """The values of a field that another's `when` names, once each."""
-    found: list[Any] = []
-    for param in space.values():
-        for value in allowed_values((param.when or {}).get(path, [])):
-            if contains(space[path], value) and not any(is_same(value, seen) for seen in found):
-                found.append(value)
-    return found
+def _alike(space: Mapping[str, Param], path: str) -> list[tuple[Any, int]]:
+    """The values of a field in groups that no `when` tells apart: one of each, and how many."""
+    wanted = [allowed_values(param.when[path]) for param in space.values()
+              if param.when and path in param.when]  # fmt: skip
+    named: list[Any] = []
+    for value in (value for values in wanted for value in values):
+        if contains(space[path], value) and not any(is_same(value, seen) for seen in named):
+            named.append(value)
+    groups: dict[tuple[bool, ...], tuple[Any, int]] = {}
+    for value in named:
+        meets = tuple(any(is_same(value, one) for one in values) for values in wanted)
+        first, size = groups.get(meets, (value, 0))
+        groups[meets] = (first, size + 1)
+    others = (listed(space[path]) or 0) - len(named)
+    return [*groups.values(), *([(object(), others)] if others else [])]
 
 
 def cycles(space: Mapping[str, Param]) -> list[str]:

@@ -6,6 +6,7 @@ Only names and checks live here; reading files is `easyds_tune.data`.
 from __future__ import annotations
 
 import codecs
+from collections import Counter
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -68,8 +69,7 @@ class DataSource(Spec):
     @field_validator("columns")
     @classmethod
     def _distinct_targets(cls, value: dict[str, str]) -> dict[str, str]:
-        targets = list(value.values())
-        twice = sorted({target for target in targets if targets.count(target) > 1})
+        twice = sorted(target for target, times in Counter(value.values()).items() if times > 1)
         if twice:
             raise ValueError(
                 f"columns must not map two columns to one name, got {', '.join(twice)} twice; "

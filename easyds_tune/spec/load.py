@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from easyds_tune.errors import SpecError
@@ -25,51 +24,12 @@ from easyds_tune.spec.messages import did_you_mean, validation_problems
 from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec, set_path
+from easyds_tune.spec.yaml_text import MAX_DEPTH, MAX_KEY, cut, read_yaml
 
 Section = TypeVar("Section", bound=Spec)
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, where 1e-5 is a number, a date is text, and so is every key."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                reason = f"a key must be text, got {key!r}; put it in quotes"
-                raise yaml.constructor.ConstructorError(None, None, reason, key_node.start_mark)
-            if key in seen:
-                reason = f"the key {key!r} is written twice; remove one of the two"
-                raise yaml.constructor.ConstructorError(None, None, reason, key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML text; SpecError with the line where it is broken."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error)
-        raise SpecError([f"{where}{line}: not valid YAML: {reason}"]) from error
-    except (ValueError, RecursionError) as error:
-        raise SpecError([f"{where}: not valid YAML: {error}"]) from error
+MAX_BYTES = 2**20
+"""Of a spec's file, which is read whole."""
 
 
 def find_spec(name: str) -> Path:
@@ -87,6 +47,10 @@ def find_spec(name: str) -> Path:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise SpecError(
+                [f"{path}: must have at most {MAX_BYTES} bytes, got {size}; shorten it"]
+            )
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise SpecError([f"{path}: must be UTF-8, and byte {error.start} is not"]) from error
@@ -132,13 +96,22 @@ def _find_space_file(raw: dict[str, Any], spec_path: Path) -> None:
             raw["space_file"] = str(beside)
 
 
+def _is_path(text: str) -> bool:
+    """Whether an override's left side is a dotted path."""
+    return (
+        re.fullmatch(r"[A-Za-z_]\w*(\.[^.=\s]+)*", text) is not None
+        and len(text) <= MAX_KEY
+        and text.count(".") < MAX_DEPTH
+    )
+
+
 def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> None:
     """Apply `a.b=c` overrides in place; the value is read as YAML."""
     problems = []
     for override in overrides:
         path, sign, text = override.partition("=")
-        if not sign or not re.fullmatch(r"[A-Za-z_]\w*(\.[^.=\s]+)*", path.strip()):
-            problems.append(f"--set {override}: must look like training.learning_rate=1e-4")
+        if not sign or not _is_path(path.strip()):
+            problems.append(f"--set {cut(override)}: must look like training.learning_rate=1e-4")
             continue
         try:
             value = read_yaml(text, f"--set {path}")
@@ -152,7 +125,8 @@ def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> None:
             problems += error.problems
         except (KeyError, TypeError, AttributeError):
             problems.append(
-                f"--set {override}: a part of {path} before its end holds a value and no fields; "
+                f"--set {cut(override)}: a part of {path} before its end holds a value and no "
+                "fields; "
                 "set that part itself"
             )
     if problems:
@@ -266,12 +240,14 @@ def parse_params(spec: SweepSpec, texts: list[str]) -> dict[str, Any]:
     problems = []
     for text in texts:
         path, sign, value = text.partition("=")
-        if not sign:
-            problems.append(f"--params {text}: must look like algorithm.beta=0.2")
+        if not sign or not _is_path(path):
+            problems.append(f"--params {cut(text)}: must look like algorithm.beta=0.2")
             continue
         head = path.partition(".")[0]
         if fixed_because(path) or (head in written_fields(SweepSpec) and head not in SEARCHABLE):
-            problems.append(f"--params {text}: {path} is no parameter of a trial; use --set {text}")
+            problems.append(
+                f"--params {cut(text)}: {path} is no parameter of a trial; use --set {cut(text)}"
+            )
             continue
         raw[path] = read_yaml(value, f"--params {path}")
     problems += param_problems(spec, raw)

@@ -33,6 +33,7 @@ RULES = {
     "string_unicode": "must be text without half a surrogate pair",
     "string_too_short": "must not be empty",
     "too_short": "must hold at least {min_length} value",
+    "too_long": "must hold at most {max_length} values",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping",
@@ -118,9 +119,10 @@ def validation_problems(error: ValidationError, raw: dict[str, Any]) -> list[str
         if (text, value) not in found.setdefault(path, []):
             found[path].append((text, value))
     lines = []
+    above = {path[: dot.start()] for path in found for dot in re.finditer(r"\.", path)}
     for path, told in found.items():
         # What is wrong inside a value says more than that the value is of the wrong kind.
-        if any(other.startswith(f"{path}.") for other in found):
+        if path in above:
             continue
         for value in dict.fromkeys(value for _, value in told):
             texts = [text for text, its_value in told if its_value == value]

@@ -42,8 +42,10 @@ class ModelSpec(Spec):
         if isinstance(targets, str):
             try:
                 re.compile(targets)
-            except re.error as error:
+            # Too many repetitions and too many brackets are errors of their own.
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(
-                    f"must be a list of names or a regular expression, got {targets!r}: {error}"
+                    "must be a list of names or a regular expression, got "
+                    f"{targets!r:.100}: {error}"
                 ) from error
         return targets

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from easyds_tune.spec.base import LARGEST, Spec
+from easyds_tune.spec.base import LARGEST, FileName, Spec
+from easyds_tune.spec.yaml_text import cut
 
 LOWER_IS_BETTER = ("eval/loss", "eval/kl", "time/", "train/num_tokens")
 """What the metrics begin with that are better when lower."""
@@ -48,9 +51,9 @@ class IntParam(_Searched):
 
     type: Literal["int"]
     """Selects this kind."""
-    low: int
+    low: int = Field(ge=-LARGEST, le=LARGEST)
     """Smallest value, included."""
-    high: int
+    high: int = Field(ge=-LARGEST, le=LARGEST)
     """Largest value, included."""
     log: bool = False
     """Search the logarithm: for scales such as a batch size."""
@@ -72,14 +75,17 @@ class ChoiceParam(_Searched):
 
     type: Literal["choice"] = "choice"
     """Selects this kind."""
-    choice: list[Any] = Field(min_length=1)
+    choice: list[Any] = Field(min_length=1, max_length=1000)
     """The values; each must be one that the field accepts."""
 
     @field_validator("choice")
     @classmethod
     def _no_twins(cls, values: list[Any]) -> list[Any]:
-        if len({repr(value) for value in values}) != len(values):
-            raise ValueError(f"choice must not repeat a value, got {values}")
+        written, times = Counter(map(repr, values)).most_common(1)[0]
+        if times > 1:
+            raise ValueError(
+                f"choice must not repeat a value, got {cut(written)} twice; remove one"
+            )
         return values
 
     def end_points(self) -> list[Any]:
@@ -90,12 +96,16 @@ class ChoiceParam(_Searched):
 def _check_range(low: float, high: float, log: bool, step: float | None) -> None:
     if not low < high:
         raise ValueError(f"low < high must hold, got low={low} and high={high}")
+    if not math.isfinite(high - low):
+        raise ValueError(f"high - low must be finite, got low={low} and high={high}")
     if log and low <= 0:
         raise ValueError(f"low must be positive where log is true, got low={low}")
     if log and step is not None:
         raise ValueError("step and log exclude each other; drop one of them")
     if step is not None and step > high - low:
         raise ValueError(f"step must fit between low and high, got step={step}")
+    if step is not None and (high - low) / step > LARGEST:
+        raise ValueError(f"step must leave at most {LARGEST} values, got step={step}")
 
 
 Param = Annotated[FloatParam | IntParam | ChoiceParam, Field(discriminator="type")]
@@ -126,9 +136,9 @@ class SearchSpec(Spec):
     `grid` goes through every combination."""
     startup_trials: int = Field(5, ge=1, le=LARGEST)
     """Random trials before `tpe`, `gp` or `cmaes` starts to learn."""
-    points: tuple[dict[str, Any], ...] = ()
+    points: tuple[dict[str, Any], ...] = Field((), max_length=1000)
     """Configurations to try right after trial 0: {field: value}; a missing one is the default's."""
-    points_from: str | None = Field(None, min_length=1)
+    points_from: FileName | None = None
     """An earlier sweep's name or folder, whose best feasible configurations are tried early."""
     num_points_from: int = Field(3, ge=1, le=1000)
     """How many of them."""

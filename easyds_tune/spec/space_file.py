@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from easyds_tune.errors import SpecError
+from easyds_tune.spec.yaml_text import MAX_DEPTH
 
 FUNCTION = "search_space"
 """The name of the function in a space file."""
@@ -139,6 +140,15 @@ def draw(path: str, trial: Any) -> dict[str, Any]:
                 f"{params!r:.80}; return one"
             ]
         )
+    odd = [name for name, value in params.items() if not _is_plain(value)]
+    if odd:
+        raise SpecError(
+            [
+                f"space_file: {FUNCTION} must return text, numbers, true, false, None and lists or "
+                f"dicts of these, got {type(params[odd[0]]).__name__} for {odd[0]!r}; return it as "
+                "one of them"
+            ]
+        )
     missing = [
         name for name, value in trial.params.items() if name not in params or params[name] != value
     ]
@@ -152,6 +162,15 @@ def draw(path: str, trial: Any) -> dict[str, Any]:
     return dict(params)
 
 
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether a journal can hold a value and a spec be made with it."""
+    if isinstance(value, list | dict):
+        parts = value.values() if isinstance(value, dict) else value
+        names = all(isinstance(key, str) for key in value) if isinstance(value, dict) else True
+        return depth < MAX_DEPTH and names and all(_is_plain(part, depth + 1) for part in parts)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
 def _blamed(path: str, error: BaseException) -> str:
     """What a space file raised, with its line."""
     if isinstance(error, SyntaxError):
@@ -163,7 +182,7 @@ def _blamed(path: str, error: BaseException) -> str:
         line = own[-1] if own else 0
     return (
         f"space_file: must run without an error, and {path}:{line} raised "
-        f"{type(error).__name__}: {error}; correct it"
+        f"{traceback.format_exception_only(error)[-1].strip()}; correct it"
     )
 
 

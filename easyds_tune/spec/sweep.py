@@ -55,7 +55,7 @@ def trial_id(number: int) -> str:
 class OutputSpec(Spec):
     """Where a sweep leaves what it made."""
 
-    folder: str = Field("results", min_length=1)
+    folder: FileName = "results"
     """Folder that holds one folder per sweep."""
     keep: int | None = Field(10, ge=1, le=LARGEST)
     """Best checkpoints that stay, feasible ones first; null for all. What running and paused
@@ -68,7 +68,7 @@ class OutputSpec(Spec):
     @field_validator("folder")
     @classmethod
     def _is_a_plain_path(cls, folder: str) -> str:
-        if "\0" in folder or folder.startswith("~"):
+        if folder.startswith("~"):
             raise ValueError(f"must be a path written out, without ~, got {folder!r}")
         return folder
 
@@ -103,7 +103,7 @@ class SweepSpec(Spec):
     """Optimiser and budget."""
     deepspeed: str | dict[str, Any] = "zero2"
     """zero0, zero1, zero2, zero3, a JSON file, or a DeepSpeed config written here."""
-    search_space: dict[str, Param] = Field(default_factory=dict)
+    search_space: dict[str, Param] = Field(default_factory=dict, max_length=200)
     """Dotted field of this spec -> values to search; or the name of a file in search_spaces/."""
     space_file: FileName | None = None
     """A Python file with `search_space(trial)`, Optuna's define-by-run; instead of search_space."""

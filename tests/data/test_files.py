@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from easyds_tune.data.files import decode, locate, read_rows
+from easyds_tune.data.packed import SMALL_BYTES, SMALL_ROWS
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource
 
@@ -148,7 +149,7 @@ def test_columns_are_renamed_and_a_wrong_name_lists_what_is_there(tmp_path: Path
     path.write_text("ask,answer\nq,a\n", encoding="utf-8")
     renamed = rows_of(path, columns={"ask": "prompt", "answer": "completion"})
     assert renamed == [{"prompt": "q", "completion": "a"}]
-    assert "columns are ask, answer" in problems_of(path, columns={"question": "prompt"})[0]
+    assert "columns are 'ask', 'answer'" in problems_of(path, columns={"question": "prompt"})[0]
     assert "already has" in problems_of(path, columns={"ask": "answer"})[0]
 
 
@@ -156,6 +157,57 @@ def test_relative_paths_stand_under_the_folder_that_is_given(tmp_path: Path) -> 
     assert locate("a.jsonl", tmp_path) == tmp_path / "a.jsonl"
     assert locate("a.jsonl") == Path.cwd() / "a.jsonl"
     assert locate(str(tmp_path / "b"), Path("/elsewhere")) == tmp_path / "b"
+
+
+def test_a_home_of_nobody_is_no_file() -> None:
+    assert "no such file" in problems_of(Path("~no-such-user/a.jsonl"))[0]
+
+
+def test_a_folder_or_a_loop_with_a_files_name_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").mkdir()
+    (tmp_path / "b.jsonl").symlink_to("b.jsonl")
+    assert "a.jsonl: is no file (looked for" in problems_of(tmp_path / "a.jsonl")[0]
+    assert "b.jsonl: is no file (looked for" in problems_of(tmp_path / "b.jsonl")[0]
+
+
+def test_a_gzip_bomb_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b"\n" * (SMALL_BYTES + 1)))
+    assert f"must unpack to at most {SMALL_BYTES} bytes" in problems_of(path)[0]
+    path.write_bytes(gzip.compress(b'{"text": "a"}' + b"\n" * (SMALL_BYTES - 13)))
+    assert rows_of(path) == [{"text": "a"}]
+
+
+@pytest.mark.parametrize(("rows", "text"), [(SMALL_ROWS + 1, "a"), (10_000, "a" * 10_000)])
+def test_a_parquet_bomb_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, rows: int, text: str
+) -> None:
+    path = tmp_path / "a.parquet"
+    same = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), [text])
+    pyarrow.parquet.write_table(pa.table({"text": same}), path)
+    assert path.stat().st_size < 100_000
+    assert "unpacks to far more than its size" in problems_of(path)[0]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([2**31 - 1], pa.date32()), pa.array([1], pa.timestamp("us", tz="Mars/Phobos"))],
+    ids=["a date after the year 9999", "a time zone of nowhere"],
+)
+def test_parquet_values_that_python_does_not_have_are_an_error(
+    tmp_path: Path, column: pa.Array
+) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pa.table({"text": column}), path)
+    assert "a.parquet: is not a Parquet file that can be read: " in problems_of(path)[0]
+
+
+def test_a_csv_header_of_many_names_is_read_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    names = [f"c{n}" for n in range(100_000)]
+    path.write_text(",".join(names) + "\n" + ",".join(names) + "\n", encoding="utf-8")
+    assert len(rows_of(path)[0]) == 100_000
+    assert len(problems_of(path, columns={"x": "y"})[0]) < 1000
 
 
 @settings(

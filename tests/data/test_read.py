@@ -265,6 +265,16 @@ def test_limit_counts_usable_records(read_jsonl: Reader) -> None:
     assert [record.messages[-1]["content"] for record in report.records] == ["a", "b"]
 
 
+@pytest.mark.parametrize("open_with", ['{"messages": ', '{"prompt": "q", "completion": '])
+def test_a_value_of_any_depth_is_told_in_a_few_words(tmp_path: Path, open_with: str) -> None:
+    path = tmp_path / "deep.jsonl"
+    for depth in (2, 50, 900, 990, 5000):
+        path.write_text(f"{open_with}{'[' * depth}{']' * depth}}}", encoding="utf-8")
+        with pytest.raises(DataError) as caught:
+            read(DataSource(path=str(path)), "conversations")
+        assert all(len(problem) < 300 for problem in caught.value.problems)
+
+
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda inner: (

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from easyds_tune.spec.sweep import SweepSpec, set_path
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -46,3 +50,19 @@ def ppo(raw: dict[str, Any]) -> Callable[..., SweepSpec]:
         return SweepSpec.model_validate({**raw, "search_space": space or {}})
 
     return make
+
+
+@pytest.fixture(scope="module")
+def fuzz_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Works in a folder with the bundled models and spaces, and just enough records to plan."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "data" / "easyds").mkdir(parents=True)
+    (folder / "data" / "models").symlink_to(ROOT / "data" / "models")
+    (folder / "search_spaces").symlink_to(ROOT / "search_spaces")
+    for name in ("sft", "preferences", "prompts", "judge_prompts", "finals_prompts"):
+        lines = (ROOT / "data" / "easyds" / f"{name}.jsonl").read_text("utf-8").split("\n")[:20]
+        (folder / "data" / "easyds" / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
+    before = Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)

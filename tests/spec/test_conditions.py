@@ -80,11 +80,22 @@ def test_a_circle_is_found_and_still_ordered() -> None:
 
 def test_configurations_are_counted_with_their_conditions() -> None:
     # sigmoid 1; exo_pair 4 smoothings; robust 2 of them with 2 strengths and 2 without: 1 + 4 + 6.
-    assert count_configurations(SPACE) == 11 * 2
-    assert count_configurations(space_of(a={"low": 0.0, "high": 1.0, "step": 0.25})) == 5
-    assert count_configurations(space_of(a={"low": 0.0, "high": 1.0})) is None
+    assert count_configurations(SPACE, 1000) == 11 * 2
+    assert count_configurations(space_of(a={"low": 0.0, "high": 1.0, "step": 0.25}), 1000) == 5
+    assert count_configurations(space_of(a={"low": 0.0, "high": 1.0}), 1000) is None
     wide = space_of(a={"low": 0, "high": 10**9}, b={"choice": [1, 2], "when": {"a": 7}})
-    assert count_configurations(wide) == 10**9 + 2
+    assert count_configurations(wide, 10**10) == 10**9 + 2
+
+
+def test_counting_ends_where_enough_is_counted() -> None:
+    """One branch for each value of each of 30 fields would never come back."""
+    fields = {f"f{n}": {"choice": list(range(6))} for n in range(30)}
+    halves = {f"h{n}": {"choice": [1, 2], "when": {f"f{n}": [0, 1, 2]}} for n in range(30)}
+    found = count_configurations(space_of(**fields, **halves), 1000)
+    assert found is not None
+    assert found >= 1000
+    few = space_of(f0=fields["f0"], f1=fields["f1"], h0=halves["h0"], h1=halves["h1"])
+    assert count_configurations(few, 1000) == (3 * 2 + 3) ** 2
 
 
 @pytest.mark.parametrize(

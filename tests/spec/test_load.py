@@ -9,6 +9,7 @@ import pytest
 
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.load import (
+    MAX_BYTES,
     apply_overrides,
     find_spec,
     load_sweep,
@@ -60,10 +61,13 @@ def test_yaml_reads_as_a_person_means_it(text: str, value: Any) -> None:
     ("text", "problem"),
     [
         ("a: 1\nb: 2\na: 3", "here:3: not valid YAML: the key 'a' is written twice"),
-        ("true: 1", "here:1: not valid YAML: a key must be text, got True; put it in quotes"),
+        ("true: 1", "here:1: not valid YAML: a key must be text, got true; put it in quotes"),
         ("a: {1: x}", "here:1: not valid YAML: a key must be text, got 1; put it in quotes"),
         ("a: 'x", "here:1: not valid YAML: found unexpected end of stream"),
-        ("a: !!python/name:os.system", "here:1: not valid YAML: could not determine a constructor"),
+        (
+            "a: !!python/name:os.system",
+            "here:1: not valid YAML: the tag python/name:os.system does",
+        ),
     ],
 )
 def test_broken_yaml_is_refused_with_its_line(text: str, problem: str) -> None:
@@ -158,3 +162,38 @@ def test_parameters_of_one_trial_are_read_as_yaml_and_checked(folder: Path) -> N
         "--params seed=1: seed is no parameter of a trial; use --set seed=1",
         "model.lora_r: the value 0 is refused: model.lora_r: must be at least 1, got 0",
     ]
+
+
+@pytest.mark.parametrize("path", [".".join("a" * 900), "a" * 300, "deepspeed" + ".a" * 60])
+def test_an_override_that_leads_nowhere_on_earth_is_cut_short(folder: Path, path: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_sweep("rm", [f"{path}=1"])
+    [problem] = caught.value.problems
+    assert "must look like training.learning_rate=1e-4" in problem
+    assert len(problem) < 200
+    with pytest.raises(SpecError, match=r"must look like algorithm\.beta=0\.2"):
+        parse_params(load_sweep("rm"), [f"{path}=1"])
+
+
+@pytest.mark.parametrize("name", ["~no-such-user", "~no-such-user/x", "*"])
+def test_an_earlier_sweep_of_any_name_is_missed_in_words(folder: Path, name: str) -> None:
+    with pytest.raises(SpecError, match=r"search\.points_from: no journal\.jsonl in"):
+        load_sweep("rm", [f"search.points_from={name!r}"])
+
+
+@pytest.mark.parametrize("field", ["output.folder", "search.points_from"])
+def test_a_folder_no_system_has_is_refused(folder: Path, field: str) -> None:
+    with pytest.raises(SpecError, match=f"{field}: must have at most 255 bytes"):
+        load_sweep("rm", [f"{field}={'x' * 300}", "search.num_trials=1"])
+
+
+def test_a_file_larger_than_any_spec_is_refused_unread(folder: Path) -> None:
+    (folder / "big.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(SpecError, match=r"big\.yaml: must have at most 1048576 bytes"):
+        load_sweep("big")
+
+
+@pytest.mark.parametrize("targets", ["a{99999999999}", "(" * 3000 + ")" * 3000])
+def test_a_pattern_that_python_cannot_hold_is_refused(folder: Path, targets: str) -> None:
+    with pytest.raises(SpecError, match=r"model\.lora_target_modules: must be a list of names or"):
+        load_sweep("rm", [f"model.lora_target_modules={targets!r}"])
