@@ -293,5 +293,5 @@ def torn_then_appended_by_ray(place: Place, seed: int) -> Outcome:
         ends.append(ray.end(again))
         errors.append(ray.error_of(again))
     done = len(ray.log(place, "outcome", since=again.started))
-    seen = f"restored twice: {' then '.join(ends)}, {done} results; {' then '.join(filter(None, errors))}"
+    seen = f"restored twice: {' then '.join(ends)}, {done} results; {' | '.join(errors)}"
     return Outcome(ends == ["exit 0"] * 2 and done == 8, seen)

@@ -10,7 +10,14 @@ from typing import Any
 import yaml
 
 from easyds_tune.errors import JournalError
-from easyds_tune.journal.events import Entry, FinishEvent, ReportEvent, SuggestEvent, TrialState
+from easyds_tune.journal.events import (
+    CheckpointEvent,
+    Entry,
+    FinishEvent,
+    ReportEvent,
+    SuggestEvent,
+    TrialState,
+)
 from easyds_tune.journal.reader import JournalReader
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.results.load import load_sweep_record
@@ -47,8 +54,8 @@ def write_spec(place: Place, name: str = NAME, **changes: Any) -> str:
             "per_device_train_batch_size": 4, "lr_scheduler_type": "linear",
         },
         "search_space": {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}},
-        # Losses differ from trial to trial; what the judge says of so few steps hardly does.
-        "objective": {"metric": "train/loss", "mode": "min"},
+        # It differs from trial to trial; the reward after so few steps hardly does.
+        "objective": {"metric": "eval/kl", "mode": "min"},
         "search": {"num_trials": 5, "startup_trials": 2},
         "scheduler": {"type": "asha"},
         "finals": None,
@@ -230,12 +237,15 @@ def difference(ours: SweepRecord, reference: SweepRecord) -> str:
 
 
 def repeated(found: list[Entry]) -> list[str]:
-    """Reports that were told twice and trials that were suggested or ended for good twice."""
+    """Reports that were told twice and trials that were suggested or ended for good twice.
+
+    A report whose checkpoint was not written down is not told yet: the trial has to make it again.
+    """
     seen: set[str] = set()
     twice = []
     for entry in found:
         match entry.event:
-            case ReportEvent() as event:
+            case CheckpointEvent() as event:
                 key = f"report {event.trial} step {event.step}"
             case SuggestEvent() as event:
                 key = f"suggestion {event.trial}"
@@ -253,7 +263,8 @@ def orphans(place: Place, name: str = NAME) -> list[str]:
     """Folders and unfinished writes that belong to no trial and no checkpoint of the journal."""
     known, folder = record(place, name), folder_of(place, name)
     wrong = [path for path in folder.glob("trials/*") if path.name not in known.trials]
-    wrong += [path for path in folder.glob("tensorboard/*") if path.name not in known.trials]
+    boards = [path for path in folder.glob("tensorboard/*") if path.is_dir()]
+    wrong += [path for path in boards if path.name not in known.trials]
     wrong += list(folder.glob("trials/*/checkpoints/.*"))
     kept = {folder / path for trial in known.trials.values() for path in trial.checkpoints.values()}
     wrong += [path for path in folder.glob("trials/*/checkpoints/*") if path not in kept]

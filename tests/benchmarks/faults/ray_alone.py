@@ -53,10 +53,10 @@ class Settings:
         return os.environ["FAULTS_LOG"]
 
 
-def write_log(path: str, **what: Any) -> None:
+def write_log(log: str, **what: Any) -> None:
     """One line, in one write."""
     line = json.dumps({"time": time.time(), "pid": os.getpid(), **what}) + "\n"
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(handle, line.encode())
     finally:
