@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from easyds_tune import progress
 from easyds_tune.spec.sweep import TrialSpec
 
 
@@ -36,3 +37,4 @@ def padded_batches(
                     [torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True
                 ).to(device)
         yield batch
+        progress.made()

@@ -8,16 +8,22 @@ from pathlib import Path
 from trl import DPOConfig, DPOTrainer
 
 from easyds_tune.algorithms.row import Row, TrialInputs
-from easyds_tune.algorithms.trl_loop import TokenisedData, rows, silence_base_dropout
+from easyds_tune.algorithms.stopping import StopAsked, never
+from easyds_tune.algorithms.trl_loop import PairsCountAlike, rows, silence_base_dropout
 from easyds_tune.spec.algorithm import DPOSpec
 from easyds_tune.spec.sweep import TrialSpec
 
 
-class _Trainer(TokenisedData, DPOTrainer):
+class _Trainer(PairsCountAlike, DPOTrainer):
     pass
 
 
-def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None) -> Iterator[Row]:
+def train(
+    spec: TrialSpec,
+    inputs: TrialInputs,
+    resume_from: Path | None = None,
+    stop_asked: StopAsked = never,
+) -> Iterator[Row]:
     """Train on `inputs.train` with columns prompt_ids, chosen_ids, rejected_ids.
 
     The reference is the start of the trial: the adapter switched off, or a frozen copy.
@@ -43,4 +49,5 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
         trainer={"ref_model": reference},
         reference=reference,
         resume_from=resume_from,
+        stop_asked=stop_asked,
     )

@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import set_seed
 
+from easyds_tune import progress
 from easyds_tune.algorithms.learning_rate import adjusted_scale, schedule
 from easyds_tune.algorithms.ppo_math import (
     KLController,
@@ -46,6 +47,7 @@ from easyds_tune.algorithms.rollout import (
     token_log_probs,
 )
 from easyds_tune.algorithms.row import ModelContext, Row, TrialInputs
+from easyds_tune.algorithms.stopping import StopAsked, Stopped, never, stoppable
 from easyds_tune.errors import DivergedError
 from easyds_tune.models.actor_critic import ActorCritic, without_dropout
 from easyds_tune.models.deepspeed import end_of_engine, gathered, release, start_engine
@@ -73,6 +75,12 @@ class Memory:
     num_tokens: int = 0
     """Tokens of prompts and replies so far, each counted once an epoch it is trained on."""
     lr_scale: float = 1.0
+    seconds: float = 0.0
+    """It has trained."""
+    since_row: list[dict[str, float]] = field(default_factory=list)
+    """The metrics of each step since the last row."""
+    unjudged: dict[str, float] | None = None
+    """Metrics of the row of this step, while nobody has judged it."""
 
     def state(self) -> dict[str, Any]:
         """Everything, as JSON can hold it without losing a bit."""
@@ -80,6 +88,9 @@ class Memory:
             "step": self.step,
             "num_tokens": self.num_tokens,
             "lr_scale": self.lr_scale,
+            "seconds": self.seconds,
+            "since_row": self.since_row,
+            "unjudged": self.unjudged,
             "controller": self.controller.state(),
             "moments": self.moments.state(),
         }
@@ -88,6 +99,8 @@ class Memory:
         """Go on from a `state()`."""
         self.step, self.lr_scale = int(state["step"]), state["lr_scale"]
         self.num_tokens = int(state["num_tokens"])
+        self.seconds, self.since_row = state["seconds"], state["since_row"]
+        self.unjudged = state["unjudged"]
         self.controller.restore(state["controller"])
         self.moments.restore(state["moments"])
 
@@ -110,10 +123,19 @@ class Learner:
     spec: TrialSpec
     ppo: PPOSpec
     inputs: TrialInputs
+    stop_asked: StopAsked
 
 
-def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None) -> Iterator[Row]:
+def train(
+    spec: TrialSpec,
+    inputs: TrialInputs,
+    resume_from: Path | None = None,
+    stop_asked: StopAsked = never,
+) -> Iterator[Row]:
     """Train on `inputs.train` with columns prompt_ids and messages, against `inputs.reward`.
+
+    Asked to stop, it ends within a forward pass of drawing replies, which are then drawn anew by
+    whoever goes on; the updates of a step are made to their end.
 
     Raises DivergedError at the step whose reward, log-probability or loss is not finite.
     """
@@ -133,7 +155,7 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
             engine = start_engine(actor, deepspeed_config(spec.deepspeed), spec.training)
             arguments = spec.training.training_arguments.get("gradient_checkpointing_kwargs") or {}
             without_dropout(actor, arguments if spec.training.gradient_checkpointing else None)
-            yield from _steps(Learner(engine, spec, ppo, inputs), frozen, resume_from)
+            yield from _steps(Learner(engine, spec, ppo, inputs, stop_asked), frozen, resume_from)
         finally:
             release(engine)
             give_back(policy)
@@ -150,26 +172,37 @@ def _steps(learner: Learner, frozen: nn.Module | None, resume_from: Path | None)
     if resume_from is not None:
         _restore(engine, memory, resume_from / "trainer")
 
-    def row(metrics: dict[str, float]) -> Row:
+    def save(folder: Path, unjudged: dict[str, float] | None) -> None:
+        _save(engine, policy, replace(memory, unjudged=unjudged), folder)
+
+    def row(metrics: dict[str, float], *, is_partial: bool = False) -> Row:
+        owed = memory.unjudged if is_partial else metrics
         return Row(
             step=memory.step,
             metrics=metrics,
             policy=policy,
             reference=reference,
-            save=lambda folder: _save(engine, policy, memory, folder),
+            save=lambda folder: save(folder, None),
+            save_unjudged=lambda folder: save(folder, owed),
+            is_partial=is_partial,
         )
 
-    if max_steps == 0:
-        yield row({})
-    seconds = 0.0
-    since_row: list[dict[str, float]] = []
+    if memory.unjudged is not None or max_steps == 0:
+        yield row(memory.unjudged or {})
+        memory.unjudged = None
     while memory.step < max_steps:
         started = time.perf_counter()
         step = memory.step + 1
-        with policy():
-            rollout = draw_rollout(
-                engine.module, reference, learner.inputs, ppo, seed=spec.seed, step=step
-            )
+        try:
+            if learner.stop_asked():
+                raise Stopped
+            with policy() as model, stoppable(model, learner.stop_asked):
+                rollout = draw_rollout(
+                    engine.module, reference, learner.inputs, ppo, seed=spec.seed, step=step
+                )
+        except Stopped:
+            yield row({}, is_partial=True)
+            return
         drawn = time.perf_counter()
         experience = _experience(rollout, ppo, memory)
         first = memory.step * updates
@@ -180,13 +213,15 @@ def _steps(learner: Learner, frozen: nn.Module | None, resume_from: Path | None)
         memory.step = step
         memory.num_tokens += ppo.num_ppo_epochs * rollout.num_tokens
         ended = time.perf_counter()
-        seconds += ended - started
+        memory.seconds += ended - started
         took = {"time/rollout_seconds": drawn - started, "time/update_seconds": ended - drawn}
-        since_row.append(seen | learnt | took)
+        memory.since_row.append(seen | learnt | took)
         if step % eval_steps == 0 or step == max_steps:
-            counts = {"train/num_tokens": float(memory.num_tokens)}
-            yield row(_averaged(since_row) | counts | {"time/train_seconds": seconds})
-            since_row = []
+            metrics = _averaged(memory.since_row)
+            metrics["train/num_tokens"] = float(memory.num_tokens)
+            metrics["time/train_seconds"] = memory.seconds
+            memory.since_row = []
+            yield row(metrics)
 
 
 def _new_memory(ppo: PPOSpec, max_steps: int) -> Memory:
@@ -262,6 +297,7 @@ def _mini_batch(learner: Learner, experience: Experience, rows: list[int]) -> di
         # DeepSpeed divides by the number of micro-batches; these are parts of one mean already.
         engine.backward(parts["train/loss"] * training.gradient_accumulation_steps)
         engine.step()
+        progress.made()
         for name, value in parts.items():
             totals[name] += value.detach()
     losses = {name: value.item() for name, value in totals.items()}

@@ -13,16 +13,22 @@ from trl import RewardConfig, RewardTrainer
 
 from easyds_tune.algorithms.batches import held_out_batch, padded_batches
 from easyds_tune.algorithms.row import Row, TrialInputs
-from easyds_tune.algorithms.trl_loop import TokenisedData, rows, silence_base_dropout
+from easyds_tune.algorithms.stopping import StopAsked, never
+from easyds_tune.algorithms.trl_loop import PairsCountAlike, rows, silence_base_dropout
 from easyds_tune.spec.algorithm import RewardModelSpec
 from easyds_tune.spec.sweep import TrialSpec
 
 
-class _Trainer(TokenisedData, RewardTrainer):
+class _Trainer(PairsCountAlike, RewardTrainer):
     pass
 
 
-def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None) -> Iterator[Row]:
+def train(
+    spec: TrialSpec,
+    inputs: TrialInputs,
+    resume_from: Path | None = None,
+    stop_asked: StopAsked = never,
+) -> Iterator[Row]:
     """Train on `inputs.train` with columns chosen_ids and rejected_ids.
 
     Reports `eval/accuracy` with its standard error, `eval/loss` and `eval/margin`.
@@ -42,6 +48,7 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
         },
         evaluate=lambda model: held_out_accuracy(model, inputs, spec),
         resume_from=resume_from,
+        stop_asked=stop_asked,
     )
 
 

@@ -59,6 +59,10 @@ class Row:
     policy: gives the model as it is now, ready to generate.
     reference: gives the model the trial started from, ready for forward passes.
     save: writes weights and trainer state into an empty folder.
+    save_unjudged: the same, and that this row is still owed: a trial that goes on from there
+        yields it first.
+    is_partial: no evaluation point; the trial was asked to stop, and this is its last row, only
+        there to be saved with `save_unjudged`.
     """
 
     step: int
@@ -66,3 +70,5 @@ class Row:
     policy: ModelContext
     reference: ModelContext
     save: Callable[[Path], None]
+    save_unjudged: Callable[[Path], None]
+    is_partial: bool = False

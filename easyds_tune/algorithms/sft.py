@@ -13,6 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from easyds_tune.algorithms.batches import held_out_batch, padded_batches
 from easyds_tune.algorithms.row import Row, TrialInputs
+from easyds_tune.algorithms.stopping import StopAsked, never
 from easyds_tune.algorithms.trl_loop import TokenisedData, rows
 from easyds_tune.spec.algorithm import SFTSpec
 from easyds_tune.spec.sweep import TrialSpec
@@ -22,7 +23,12 @@ class _Trainer(TokenisedData, SFTTrainer):
     pass
 
 
-def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None) -> Iterator[Row]:
+def train(
+    spec: TrialSpec,
+    inputs: TrialInputs,
+    resume_from: Path | None = None,
+    stop_asked: StopAsked = never,
+) -> Iterator[Row]:
     """Train on `inputs.train` with columns input_ids and labels (-100 where nothing is learnt).
 
     Reports `eval/loss`, the mean loss per learnt token, where records are held out.
@@ -39,6 +45,7 @@ def train(spec: TrialSpec, inputs: TrialInputs, resume_from: Path | None = None)
         reference=inputs.load_reference() if judged_in_full else None,
         evaluate=lambda model: held_out_loss(model, inputs, spec),
         resume_from=resume_from,
+        stop_asked=stop_asked,
     )
 
 

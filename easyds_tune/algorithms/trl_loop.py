@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from transformers import (
 )
 from trl.models import unwrap_model_for_generation
 
+from easyds_tune import progress
 from easyds_tune.algorithms.handover import handed_over
 from easyds_tune.algorithms.row import ModelContext, Row, TrialInputs
+from easyds_tune.algorithms.stopping import StopAsked, Stopped, never, stoppable
+from easyds_tune.algorithms.trl_state import Kept, restore, save
 from easyds_tune.models.deepspeed import end_of_engine, release, tell_gradient_norm
 from easyds_tune.models.generate import without_adapter
 from easyds_tune.models.load import ModelKind
@@ -41,6 +45,25 @@ class TokenisedData:
         return dataset
 
 
+class PairsCountAlike(TokenisedData):
+    """Mixin before a TRL trainer of pairs: how an update is cut into forward passes is no matter.
+
+    Transformers takes the mean of the passes' means, where at the end of the data one may hold
+    fewer pairs than the others.
+    """
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        batches, items = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+        self._rows_of_update = sum(len(batch["input_ids"]) for batch in batches)
+        return batches, items
+
+    def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        passes: int = self.current_gradient_accumulation_steps  # type: ignore[attr-defined]
+        share = len(inputs["input_ids"]) * passes / self._rows_of_update
+        return loss if share == 1 else loss * share
+
+
 def rows(
     trainer_class: type[Trainer],
     config_class: type[TrainingArguments],
@@ -52,6 +75,7 @@ def rows(
     reference: PreTrainedModel | None = None,
     evaluate: Evaluate | None = None,
     resume_from: Path | None = None,
+    stop_asked: StopAsked = never,
 ) -> Iterator[Row]:
     """Build the trainer, train, and yield a Row at every evaluation step.
 
@@ -73,7 +97,7 @@ def rows(
         )
         try:
             yield from handed_over(
-                lambda give: _train(built, spec, inputs, give, evaluate, reference, resume_from)
+                lambda give: _train(built, spec, give, evaluate, reference, resume_from, stop_asked)
             )
         finally:
             release(built.deepspeed)
@@ -128,78 +152,115 @@ def silence_base_dropout(base: nn.Module) -> None:
             module.p = 0.0
 
 
-class _NothingToTrain(Exception):
-    """A budget of zero steps ends after the first evaluation, with the engine built."""
+class _Ended(Exception):
+    """The trial is over before its trainer thinks so: nothing to train, or asked to stop."""
 
 
 class _Evaluations(TrainerCallback):
-    """Log exactly at the evaluation steps, and call back with what was logged."""
+    """Log exactly at the evaluation steps, and hand over a row with what was logged.
+
+    Asked to stop, it hands over a partial row after the step, or instead of an evaluation.
+    """
 
     def __init__(
         self,
-        spec: TrialSpec,
         trainer: Trainer,
-        reached: Callable[[int, dict[str, float]], None],
+        spec: TrialSpec,
+        give: Callable[[Row], None],
+        evaluate: Evaluate | None,
+        reference: nn.Module | None,
+        resume_from: Path | None,
+        stop_asked: StopAsked,
     ) -> None:
-        self.budget = spec.budget
         self.trainer = trainer
-        self.reached = reached
+        self.budget = spec.budget
+        self.give = give
+        self.evaluate = evaluate
+        self.policy = _policy_context(trainer, spec)
+        self.reference = _reference_context(self.policy, reference)
+        self.resume_from = resume_from
+        self.stop_asked = stop_asked
+        self.seconds = 0.0
+        self.since = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         tell_gradient_norm(self.trainer.deepspeed)
-        if state.log_history:  # a resumed trial; TRL counts tokens anew, the rest is restored
-            self.trainer._total_train_tokens = state.log_history[-1]["num_tokens"]
-        if self.budget.max_steps == 0:
-            self.reached(0, {})
-            raise _NothingToTrain
+        owed = None
+        if self.resume_from is not None:
+            kept = restore(self.trainer, self.resume_from)
+            self.seconds, owed = kept.seconds, kept.unjudged
+        if owed is not None or self.budget.max_steps == 0:
+            self.reached(state.global_step, owed or {})
+        if state.global_step >= self.budget.max_steps:
+            raise _Ended
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        progress.made()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        progress.made()
         step = state.global_step
         control.should_log = step % self.budget.eval_steps == 0 or step == self.budget.max_steps
+        if not control.should_log and self.stop_asked():
+            self.clock()
+            self.end(step, Kept(self.seconds, since_row=dict(self.trainer._metrics["train"])))
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any
     ) -> None:
         if "loss" in logs:  # the summary at the end of training has none
-            self.reached(state.global_step, logs)
+            metrics = {f"train/{name}": float(value) for name, value in logs.items()}
+            self.reached(state.global_step, metrics)
+
+    def reached(self, step: int, trained: dict[str, float]) -> None:
+        """An evaluation step. trained: the training metrics since the last one."""
+        self.clock()
+        metrics = trained | {"time/train_seconds": self.seconds}
+        owed = Kept(self.seconds, unjudged=trained)
+        if self.evaluate is not None:
+            try:
+                with self.policy() as model, stoppable(model, self.stop_asked):
+                    metrics |= self.evaluate(model)
+            except Stopped:
+                self.end(step, owed)
+        self.give(self.row(step, metrics, owed))
+        self.since = time.perf_counter()
+
+    def end(self, step: int, kept: Kept) -> None:
+        """Hand over a partial row and train no more."""
+        self.give(replace(self.row(step, {}, kept), is_partial=True))
+        raise _Ended
+
+    def row(self, step: int, metrics: dict[str, float], owed: Kept) -> Row:
+        return Row(
+            step=step,
+            metrics=metrics,
+            policy=self.policy,
+            reference=self.reference,
+            save=lambda folder: save(self.trainer, folder, Kept(self.seconds)),
+            save_unjudged=lambda folder: save(self.trainer, folder, owed),
+        )
+
+    def clock(self) -> None:
+        """Count the time since the last row as training."""
+        now = time.perf_counter()
+        self.seconds += now - self.since
+        self.since = now
 
 
 def _train(
     trainer: Trainer,
     spec: TrialSpec,
-    inputs: TrialInputs,
     give: Callable[[Row], None],
     evaluate: Evaluate | None,
     reference: nn.Module | None,
     resume_from: Path | None,
+    stop_asked: StopAsked,
 ) -> None:
-    trained_until = time.perf_counter()
-    trained_seconds = 0.0
-
-    def reached(step: int, logs: dict[str, float]) -> None:
-        nonlocal trained_until, trained_seconds
-        trained_seconds += time.perf_counter() - trained_until
-        metrics = {f"train/{name}": float(value) for name, value in logs.items()}
-        metrics["time/train_seconds"] = trained_seconds
-        policy = _policy_context(trainer, spec)
-        if evaluate is not None:
-            with policy() as model:
-                metrics |= evaluate(model)
-        give(
-            Row(
-                step=step,
-                metrics=metrics,
-                policy=policy,
-                reference=_reference_context(policy, reference),
-                save=lambda folder: save(trainer, folder),
-            )
-        )
-        trained_until = time.perf_counter()
-
-    trainer.remove_callback(PrinterCallback)  # the journal and the display show what is logged
-    trainer.add_callback(_Evaluations(spec, trainer, reached))
     state = resume_from / "trainer" if resume_from else None
-    with suppress(_NothingToTrain):
+    trainer.remove_callback(PrinterCallback)  # the journal and the display show what is logged
+    trainer.add_callback(_Evaluations(trainer, spec, give, evaluate, reference, state, stop_asked))
+    with suppress(_Ended):
         trainer.train(resume_from_checkpoint=str(state) if state else None)
 
 
@@ -251,27 +312,3 @@ def _reference_context(policy: ModelContext, reference: nn.Module | None) -> Mod
                 yield model
 
     return context
-
-
-def save(trainer: Trainer, folder: Path) -> None:
-    """Write the weights a trial changed, and under trainer/ all it needs to go on."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    state = None
-    if trainer.deepspeed is not None and trainer.deepspeed.zero_optimization_stage() == 3:
-        state = trainer.accelerator.get_state_dict(trainer.deepspeed)
-    options: dict[str, Any] = {"state_dict": state} if state is not None else {}
-    if adapter_is_on(model):
-        # "auto" would ask the hub whether the vocabulary grew.
-        options["save_embedding_layers"] = False
-    model.save_pretrained(folder, **options)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    trainer_folder = folder / "trainer"
-    trainer_folder.mkdir()
-    trainer._save_optimizer_and_scheduler(str(trainer_folder))
-    trainer._save_rng_state(str(trainer_folder))
-    trainer.state.save_to_json(str(trainer_folder / "trainer_state.json"))
-
-
-def adapter_is_on(model: nn.Module) -> bool:
-    """Whether a model is PEFT's, and so saves its adapter alone."""
-    return hasattr(model, "peft_config")

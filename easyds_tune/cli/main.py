@@ -7,11 +7,11 @@ import os
 import sys
 
 from easyds_tune import __version__
-from easyds_tune.cli import best, export, plan, resume, status, sweep, train
+from easyds_tune.cli import best, export, plan, repair, resume, status, sweep, train
 from easyds_tune.errors import EasyDSError, ProblemsError
 
-COMMANDS = (plan, sweep, resume, train, status, best, export)
-READERS = ("status", "best", "export")
+COMMANDS = (plan, sweep, resume, train, status, best, export, repair)
+READERS = ("status", "best", "export", "repair")
 """Commands that read a sweep's folder: they start nothing, whatever is wrong."""
 TEXTS = ("plan", "status", "best")
 """Commands whose whole work is what they print."""

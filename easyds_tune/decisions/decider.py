@@ -181,7 +181,7 @@ class Decider:
         return not self._is_out_of_points and self._searched() < self.rules.num_trials
 
     def _proposal(self) -> Proposal | None:
-        number = len(self.record.trials)
+        number = self.record.next_number
         if number == 0:
             return Proposal(0, dict(self.default), "default")
         if number <= len(self.points):
@@ -200,7 +200,7 @@ class Decider:
         left = retrainings(self.record, finalists, self.rules.seeds, self.rules.seed)
         if not left:
             return None
-        number = len(self.record.trials)
+        number = self.record.next_number
         return Proposal(number, dict(left[0].params), "finals", left[0].seed)
 
     def _progress(self, trial: TrialRecord, step: int) -> int:

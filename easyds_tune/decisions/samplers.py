@@ -151,8 +151,8 @@ class StatelessSearch:
 class ReplayedSearch:
     """cmaes and nsga2: a live study, replayed from the record wherever it went another way.
 
-    The order is the record's: before trial n is asked for, those that had ended by the time that
-    n was suggested are told, by the time they ended and then by number. A trial is told once, when
+    The order is the journal's: before trial n is asked for, those that had ended before n was
+    suggested are told, in the order in which they ended. A trial is told once, when
     it has ended for good. What the record says was tried stands, whatever the sampler drew: so
     trial 0 and warm-start points are learnt too.
     """
@@ -194,28 +194,14 @@ class ReplayedSearch:
         self, history: History
     ) -> list[tuple[tuple[object, ...], TrialRecord, Outcome | None]]:
         """What happened, in order: a question has no outcome, an answer has one."""
-        steps: list[tuple[tuple[object, ...], TrialRecord, Outcome | None]] = []
-        waiting: list[tuple[float, int, TrialRecord, Outcome]] = []
+        happened: list[tuple[int, tuple[object, ...], TrialRecord, Outcome | None]] = []
         for trial, outcome in history:
-            waiting = self._answer(waiting, trial.suggested, steps)
-            steps.append((_asked(trial.number, trial.params), trial, None))
-            if trial.state.is_final:
-                ended = trial.suggested if trial.ended is None else trial.ended
-                waiting.append((ended, trial.number, trial, outcome))
-        self._answer(waiting, math.inf, steps)
-        return steps
-
-    def _answer(
-        self,
-        waiting: list[tuple[float, int, TrialRecord, Outcome]],
-        until: float,
-        steps: list[tuple[tuple[object, ...], TrialRecord, Outcome | None]],
-    ) -> list[tuple[float, int, TrialRecord, Outcome]]:
-        """Add the answers that came by `until` (unix seconds), and return those that did not."""
-        for ended, number, trial, outcome in sorted(waiting, key=lambda one: one[:2]):
-            if ended <= until:
-                steps.append((("told", number, trial.state, outcome), trial, outcome))
-        return [one for one in waiting if one[0] > until]
+            asked = _asked(trial.number, trial.params)
+            happened.append((trial.suggested_seq, asked, trial, None))
+            if trial.state.is_final and trial.ended_seq is not None:
+                told = ("told", trial.number, trial.state, outcome)
+                happened.append((trial.ended_seq, told, trial, outcome))
+        return [one[1:] for one in sorted(happened, key=lambda one: one[0])]
 
     def _ask(self, number: int) -> optuna.Trial:
         self._study.sampler = make_sampler(self._spec, self._space, number)
@@ -265,10 +251,11 @@ class SequenceSearch:
         self._asked = self._study.ask()
         self._points: list[dict[str, Any]] = []
 
-    def suggest(self, number: int, history: History) -> dict[str, Any]:
-        """The next point that no trial of the record has used; a field only a file knows of is
-        random."""
-        position = sum(trial.source == "sampler" for trial, _ in history)
+    def suggest(self, number: int, position: int) -> dict[str, Any]:
+        """The configuration of trial `number`: the sequence's point at `position`, from 0.
+
+        A field that only a file knows of is random.
+        """
         frozen = self._study.trials[self._asked.number]
         while len(self._points) <= position:
             self._points.append(self._sampler.sample_relative(self._study, frozen, self._domain))

@@ -24,8 +24,10 @@ class Limits:
         stop, record = self._rules.stop, self._record
         if stop.tokens is not None and (used := tokens_used(record)) >= stop.tokens:
             return f"{used} tokens were trained on, the limit is {stop.tokens}"
-        if stop.hours is not None and (hours := (now - record.created) / 3600) >= stop.hours:
-            return f"the sweep ran for {hours:.3g} hours, the limit is {stop.hours:g}"
+        if stop.hours is not None:
+            hours = (now - record.created - record.away) / 3600
+            if hours >= stop.hours:
+                return f"the sweep ran for {hours:.3g} hours, the limit is {stop.hours:g}"
         if stop.gpu_hours is not None:
             hours = max(self._rules.gpus, 1.0) * seconds_used(record, now) / 3600
             if hours >= stop.gpu_hours:
@@ -55,7 +57,7 @@ class Limits:
             for trial in self._record.trials.values()
             if trial.state.is_final and trial.source != "finals"
         ]
-        return sorted(ended, key=lambda trial: (trial.ended or 0.0, trial.number))
+        return sorted(ended, key=lambda trial: trial.ended_seq or 0)
 
     def trials_without_improvement(self) -> int:
         """Trials that ended since the best feasible value last moved, by the order they ended in.

@@ -46,7 +46,13 @@ class Suggester:
         Raises:
             SpecError: the space's file raised, or broke a rule.
         """
-        return self._search.suggest(number, self._history(record))
+        history = self._history(record)
+        if isinstance(self._search, SequenceSearch):
+            # A trial that a repair of the journal lost had used its point too.
+            lost = number - len(record.trials)
+            used = sum(trial.source == "sampler" for trial, _ in history)
+            return self._search.suggest(number, used + lost)
+        return self._search.suggest(number, history)
 
     def _make_search(
         self, spec: SweepSpec

@@ -1,1 +1,1 @@
-"""The journal of a sweep: events, append, read, replay. Standard library only."""
+"""The journal of a sweep: events, append, read, replay, repair. Standard library and orjson."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +11,7 @@ from easyds_tune.errors import JournalError
 from easyds_tune.journal.events import (
     SCHEMA_VERSION,
     Entry,
+    Event,
     SweepEvent,
     checksum_holds,
     decode_line,
@@ -21,13 +23,14 @@ class JournalReader:
 
     After each pass `torn_bytes` says how many bytes at the end were left out: 0, or the length of
     a line still being written, torn by a crash, or damaged with nothing whole behind it.
+    `lines` and `whole_bytes` count what was yielded so far.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.torn_bytes = 0
-        self._offset = 0
-        self._lines = 0
+        self.whole_bytes = 0
+        self.lines = 0
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield entries not yielded before, in order.
@@ -38,47 +41,29 @@ class JournalReader:
         """
         self.torn_bytes = 0
         with self.path.open("rb") as stream:
-            stream.seek(self._offset)
+            stream.seek(self.whole_bytes)
             for line in stream:
                 if not checksum_holds(line):
                     self.torn_bytes = self._measure_tail(line, stream)
                     return
                 entry = self._decode(line)
-                self._offset += len(line)
-                self._lines += 1
+                self.whole_bytes += len(line)
+                self.lines += 1
                 yield entry
-
-    @property
-    def lines(self) -> int:
-        """Whole lines read so far."""
-        return self._lines
 
     def _decode(self, line: bytes) -> Entry:
         try:
             entry = decode_line(line)
         except JournalError as error:
             raise JournalError(f"{self._place()}: {error}") from error
-        if entry.seq != self._lines:
+        if entry.seq != self.lines:
             raise JournalError(
-                f"{self._place()}: seq must be {self._lines}, got {entry.seq}: lines were removed, "
-                "repeated or reordered; restore the journal from a copy"
+                f"{self._place()}: seq must be {self.lines}, got {entry.seq}: lines were removed, "
+                f"repeated or reordered; {repair_offer(self.path)}"
             )
-        if self._lines == 0:
-            self._check_first(entry)
+        if self.lines == 0:
+            check_first(entry.event, self.path)
         return entry
-
-    def _check_first(self, entry: Entry) -> None:
-        first = entry.event
-        if not isinstance(first, SweepEvent):
-            raise JournalError(
-                f"{self._place()}: the first event must be the sweep's, got {type(first).__name__};"
-                " restore the journal from a copy"
-            )
-        if first.version != SCHEMA_VERSION:
-            raise JournalError(
-                f"{self._place()}: schema version must be {SCHEMA_VERSION}, got {first.version}; "
-                "read it with the release of easyds-tune that wrote it"
-            )
 
     def _measure_tail(self, bad_line: bytes, rest: BinaryIO) -> int:
         """Bytes from the bad line to the end; an error if a whole line follows it."""
@@ -87,13 +72,36 @@ class JournalReader:
             if checksum_holds(line):
                 raise JournalError(
                     f"{self._place()}: a line in the middle must match its checksum, and this one "
-                    "does not although whole lines follow; restore the journal from a copy"
+                    f"does not although whole lines follow; {repair_offer(self.path)}"
                 )
             length += len(line)
         return length
 
     def _place(self) -> str:
-        return f"{self.path}:{self._lines + 1}"
+        return f"{self.path}:{self.lines + 1}"
+
+
+def check_first(event: Event, path: Path) -> None:
+    """Check the first event of the journal at `path`.
+
+    Raises:
+        JournalError: it is not a sweep's, or of another schema version.
+    """
+    if not isinstance(event, SweepEvent):
+        raise JournalError(
+            f"{path}:1: the first event must be the sweep's, got {type(event).__name__};"
+            " restore the journal from a copy"
+        )
+    if event.version != SCHEMA_VERSION:
+        raise JournalError(
+            f"{path}:1: schema version must be {SCHEMA_VERSION}, got {event.version}; "
+            "read it with the release of easyds-tune that wrote it"
+        )
+
+
+def repair_offer(path: Path) -> str:
+    """The command that mends the journal at `path`, ready to be pasted."""
+    return f"mend it with: easyds-tune repair {shlex.quote(str(path.parent))}"
 
 
 def read_events(path: Path) -> Iterator[Entry]:

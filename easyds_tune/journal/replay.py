@@ -31,6 +31,7 @@ from easyds_tune.journal.events import (
     TrialError,
     TrialState,
 )
+from easyds_tune.journal.reader import JournalReader, repair_offer
 
 
 class Interruption(NamedTuple):
@@ -67,7 +68,8 @@ class TrialRecord:
     """One trial: what was tried, what it reported, how it ended. Times in unix seconds.
 
     A suggested trial that has not begun is `RUNNING` with `started` None and `attempt` 0.
-    `seconds` is the work of its finished attempts together.
+    `seconds` is the work of its finished attempts together. Where an order matters, `suggested_seq`
+    and `ended_seq` tell it, the numbers of their lines: clocks jump, and two events share a time.
     """
 
     id: str
@@ -79,8 +81,9 @@ class TrialRecord:
     state: TrialState = TrialState.RUNNING
     attempt: int = 0
     reports: list[Report] = field(default_factory=list)  # by step, each step once
-    checkpoints: dict[int, str] = field(default_factory=dict)  # step -> path in the sweep folder
+    checkpoints: dict[int, str] = field(default_factory=dict)  # by step: path in the sweep folder
     sizes: dict[int, int] = field(default_factory=dict)  # step -> size of its checkpoint
+    digests: dict[int, str] = field(default_factory=dict)  # step -> of its manifest
     final_only: set[int] = field(default_factory=set)  # steps whose trainer state was deleted
     decisions: list[DecideEvent] = field(default_factory=list)
     error: TrialError | None = None
@@ -89,6 +92,8 @@ class TrialRecord:
     resumed: float | None = None  # when its newest attempt began
     ended: float | None = None
     seconds: float = 0.0
+    suggested_seq: int = 0
+    ended_seq: int | None = None
 
     @property
     def step(self) -> int:
@@ -99,9 +104,16 @@ class TrialRecord:
         """Append a report; a retry that goes back replaces what an earlier attempt left ahead."""
         while self.reports and self.reports[-1].step >= report.step:
             del self.reports[-1]
-        for step in [step for step in self.checkpoints if step > report.step]:
-            self.forget(step)
+        self._forget_after(report.step)
         self.reports.append(report)
+
+    def add_checkpoint(self, event: CheckpointEvent) -> None:
+        """A checkpoint is whole on disk; those of later steps belong to an attempt given up."""
+        self._forget_after(event.step)
+        self.checkpoints[event.step] = event.path
+        self.sizes[event.step] = event.bytes
+        self.digests[event.step] = event.digest
+        self.final_only.discard(event.step)
 
     def resumable(self) -> list[int]:
         """Steps whose checkpoints the trial can go on from, newest first."""
@@ -111,7 +123,12 @@ class TrialRecord:
         """A checkpoint is no more."""
         self.checkpoints.pop(step, None)
         self.sizes.pop(step, None)
+        self.digests.pop(step, None)
         self.final_only.discard(step)
+
+    def _forget_after(self, step: int) -> None:
+        while self.checkpoints and (last := next(reversed(self.checkpoints))) > step:
+            self.forget(last)
 
 
 @dataclass(slots=True)
@@ -131,7 +148,6 @@ class SweepRecord:
     bounds: tuple[Bound, ...] = ()
     objectives: tuple[Objective, ...] = ()  # all of them; `objective` is the first
     away: float = 0.0  # seconds in which no driver ran
-    left_at: float = 0.0  # when the driver before this one wrote its last event
     undecided: str | None = None  # the trial whose report is the newest thing that happened
     stopped: str | None = None  # the limit that ended the search, in words
     chosen: list[tuple[str, int]] = field(default_factory=list)  # for the finals: trial, step
@@ -165,19 +181,23 @@ class SweepRecord:
             updated=entry.time,
         )
 
+    @property
+    def next_number(self) -> int:
+        """The number of the next trial; numbers have holes where a repair lost trials."""
+        return 1 + max((trial.number for trial in self.trials.values()), default=-1)
+
     def apply(self, entry: Entry) -> None:
         """Take in the next entry.
 
         Raises:
             JournalError: the event cannot follow what came before, such as a report of a trial
-                that was never suggested.
+                that was never suggested; the record is as it was.
         """
         match entry.event:
-            case ReportEvent() as event:
-                report = self._pack(event, entry)
-                self._trial(event.trial, entry).add_report(report)
+            case ReportEvent() as event:  # most lines are one of these two
+                self._trial(event.trial, entry).add_report(self._pack(event, entry))
             case CheckpointEvent() as event:
-                self._checkpoint(event, entry)
+                self._trial(event.trial, entry).add_checkpoint(event)
             case CollectEvent() as event:
                 self._collect(event, entry)
             case ResumeEvent() as event:
@@ -193,6 +213,8 @@ class SweepRecord:
             case StopEvent() as event:
                 self.stopped = event.reason
             case FinalsEvent() as event:
+                for name, _ in event.finalists:
+                    self._trial(name, entry)
                 self.chosen = [(trial, step) for trial, step in event.finalists]
             case FinalistEvent() as event:
                 self._trial(event.trial, entry)
@@ -200,6 +222,8 @@ class SweepRecord:
             case NoteEvent() as event:
                 self.notes.append(event.text)
             case FinalEvent() as event:
+                if event.winner is not None:
+                    self._trial(event.winner, entry)
                 self.final = event
             case SweepEvent():
                 raise JournalError(f"event {entry.seq}: a sweep begins once, got a second start")
@@ -218,22 +242,20 @@ class SweepRecord:
             case _:
                 self.undecided = None
 
-    def _checkpoint(self, event: CheckpointEvent, entry: Entry) -> None:
-        trial = self._trial(event.trial, entry)
-        trial.checkpoints[event.step] = event.path
-        trial.sizes[event.step] = event.bytes
-        trial.final_only.discard(event.step)
-
     def _collect(self, event: CollectEvent, entry: Entry) -> None:
         trial = self._trial(event.trial, entry)
-        if event.what == "trainer":
-            trial.final_only.add(event.step)
-        else:
+        if event.what == "checkpoint":
             trial.forget(event.step)
+        elif event.step in trial.checkpoints:
+            trial.final_only.add(event.step)
 
     def _resume(self, event: ResumeEvent, entry: Entry) -> None:
-        self.left_at = self.updated
         self.away += max(0.0, entry.time - self.updated)
+        for trial in self.trials.values():
+            if trial.state is TrialState.RUNNING and trial.resumed is not None:
+                # It died with its driver, which came to write no end of it.
+                trial.seconds += max(0.0, self.updated - trial.resumed)
+                trial.resumed = None
         self.num_trials = event.num_trials
         self.stopped = None  # a limit that is still met says so again
 
@@ -248,6 +270,7 @@ class SweepRecord:
             source=event.source,
             suggested=entry.time,
             seed=event.seed,
+            suggested_seq=entry.seq,
         )
 
     def _decide(self, event: DecideEvent, entry: Entry) -> None:
@@ -255,14 +278,14 @@ class SweepRecord:
         trial.decisions.append(event)
         if event.action in ("promote", "resume"):
             trial.state = TrialState.RUNNING  # and starts once it has got its slot
-            trial.ended = trial.resumed = None
+            trial.ended = trial.ended_seq = trial.resumed = None
 
     def _start(self, event: StartEvent, entry: Entry) -> None:
         trial = self._trial(event.trial, entry)
         self.final = None
         trial.state = TrialState.RUNNING
         trial.attempt = event.attempt
-        trial.error = trial.ended = None
+        trial.error = trial.ended = trial.ended_seq = None
         trial.resumed = entry.time
         if trial.started is None:
             trial.started = entry.time
@@ -273,7 +296,7 @@ class SweepRecord:
         trial.error = event.error
         if event.error is not None and event.state is TrialState.INTERRUPTED:
             trial.failures.append(Interruption(event.step, event.error))
-        trial.ended = entry.time
+        trial.ended, trial.ended_seq = entry.time, entry.seq
         trial.seconds += event.seconds
 
     def _trial(self, trial_id: str, entry: Entry) -> TrialRecord:
@@ -285,7 +308,7 @@ class SweepRecord:
     def _pack(self, event: ReportEvent, entry: Entry) -> Report:
         names = tuple(event.metrics)
         shared = self._metric_names.setdefault(names, names)
-        values = array("d", event.metrics.values())
+        values = array("d", list(event.metrics.values()))  # of a list: at once, with no room left
         return Report(event.step, entry.time, shared, values, entry.seq)
 
 
@@ -302,4 +325,28 @@ def replay(entries: Iterable[Entry]) -> SweepRecord:
     record = SweepRecord.begin(first)
     for entry in remaining:
         record.apply(entry)
+    return record
+
+
+def read_record(reader: JournalReader) -> SweepRecord:
+    """Replay a journal that was not read before; `torn_bytes` says what its end lost.
+
+    Raises:
+        JournalError: see `JournalReader` and `replay`; the message names the file and the line.
+    """
+    entries = iter(reader)
+    first = next(entries, None)
+    if first is None:
+        raise JournalError(
+            f"{reader.path}: a journal must hold at least its first event, got none; restore the "
+            "journal from a copy"
+        )
+    record = SweepRecord.begin(first)
+    for entry in entries:
+        try:
+            record.apply(entry)
+        except JournalError as error:
+            place = f"{reader.path}:{reader.lines}"
+            raise JournalError(f"{place}: {error}; {repair_offer(reader.path)}") from error
+    record.torn_bytes = reader.torn_bytes
     return record

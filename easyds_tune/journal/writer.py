@@ -10,15 +10,19 @@ from typing import BinaryIO
 
 from easyds_tune.journal.events import Entry, Event, SweepEvent, decode_line, encode_line
 from easyds_tune.journal.reader import JournalReader
-from easyds_tune.journal.replay import SweepRecord, replay
+from easyds_tune.journal.replay import SweepRecord, read_record
 
 
 class JournalWriter:
-    """An open journal. Use `create`, then `append`; `close` or a ``with`` block ends it."""
+    """An open journal. Use `create` or `open`, then `append`; `close` or a ``with`` block ends it.
 
-    def __init__(self, stream: BinaryIO, next_seq: int) -> None:
+    Whoever writes holds the sweep's lock: there is one writer, and this class does not check it.
+    """
+
+    def __init__(self, stream: BinaryIO, next_seq: int, whole_bytes: int) -> None:
         self._stream = stream
         self._next_seq = next_seq
+        self._whole_bytes = whole_bytes
 
     @classmethod
     def create(cls, path: Path, first: SweepEvent) -> tuple[JournalWriter, Entry]:
@@ -29,37 +33,62 @@ class JournalWriter:
         """
         # Unbuffered: a line reaches the kernel in one write, so only the last can be torn.
         stream = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
-        writer = cls(stream, next_seq=0)
+        writer = cls(stream, next_seq=0, whole_bytes=0)
         entry = writer.append(first)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         return writer, entry
 
     @classmethod
-    def open(cls, path: Path) -> tuple[JournalWriter, SweepRecord, int]:
-        """Go on with a journal: (writer, record so far, bytes of a torn tail that were cut)."""
+    def open(cls, path: Path) -> tuple[JournalWriter, SweepRecord]:
+        """Go on with a journal: cut what is torn off its end, and append behind the last event.
+
+        The record says in `torn_bytes` how much was cut. Nothing is appended.
+
+        Raises:
+            JournalError: it is damaged in the middle, or holds no event; nothing was changed.
+            OSError: the file cannot be opened for writing.
+        """
         reader = JournalReader(path)
-        record = replay(reader)
+        record = read_record(reader)
         stream = open(path, "r+b", buffering=0)  # noqa: SIM115 - closed by close()
-        if reader.torn_bytes:
-            stream.truncate(path.stat().st_size - reader.torn_bytes)
-            os.fsync(stream.fileno())
-        stream.seek(0, os.SEEK_END)
-        return cls(stream, reader.lines), record, reader.torn_bytes
+        writer = cls(stream, next_seq=reader.lines, whole_bytes=reader.whole_bytes)
+        try:
+            writer._cut()
+        except OSError:
+            stream.close()
+            raise
+        return writer, record
 
     def append(self, event: Event) -> Entry:
         """Write one event, wait until it is on disk, and return it as a reader will see it.
 
+        After an error nothing was written: a part of a line is cut off again, and the same event
+        may be appended once there is room.
+
         Raises:
-            ValueError: a number outside `metrics` is not finite; nothing was written.
-            OSError: the disk refused; a part of the line may stand at the end of the file.
+            ValueError: a number outside `metrics` is not finite.
+            OSError: the disk refused, as when it is full.
         """
         line = encode_line(self._next_seq, round(time.time(), 6), event)
         # Read back, so that the driver's own record holds exactly what a replay will hold.
         entry = decode_line(line)
-        _write_whole(self._stream, line)
-        os.fsync(self._stream.fileno())
+        if self._stream.tell() != self._whole_bytes:
+            self._cut()  # the last error could not be cleared up at once
+        try:
+            _write_whole(self._stream, line)
+            os.fsync(self._stream.fileno())
+        except BaseException:  # a full disk, or an interrupt that comes in between
+            self._cut()
+            raise
+        self._whole_bytes += len(line)
         self._next_seq += 1
         return entry
+
+    def _cut(self) -> None:
+        """Let the file end behind its last whole line."""
+        self._stream.seek(self._whole_bytes)
+        self._stream.truncate()
+        os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Close the file; every event is on disk already."""
@@ -83,8 +112,8 @@ def _write_whole(stream: BinaryIO, line: bytes) -> None:
         left = left[stream.write(left) :]
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name durable: fsync of the file alone does not."""
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: fsync of a file alone does not."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -7,7 +7,7 @@ in its metrics are differences between policies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -88,17 +88,24 @@ class Judge:
             batch_size=spec.batch_size,
         )
 
-    def evaluate(self, policy: nn.Module, reference: Reference) -> Evaluation:
+    def evaluate(
+        self, policy: nn.Module, reference: Reference, batch_size: int | None = None
+    ) -> Evaluation:
         """Judge `policy`; the same weights give the same bits.
 
         reference: gives the model that the trial started from. Nothing of the policy changes:
         neither weights, modes, `requires_grad`, nor the global random state.
+        batch_size: prompts at a time where it is not the spec's; it changes memory, speed and
+        the rounding of results.
         """
         pad_token_id = self._encoder.tokenizer.pad_token_id
+        sampling = self._sampling
+        if batch_size is not None:
+            sampling = replace(sampling, batch_size=batch_size)
         replies = generate(
             policy,
             self._prompt_ids,
-            self._sampling,
+            sampling,
             eos_token_ids=self._end_token_ids,
             pad_token_id=pad_token_id,
         )
@@ -108,7 +115,7 @@ class Judge:
             self._prompt_ids,
             replies,
             pad_token_id=pad_token_id,
-            batch_size=self._sampling.batch_size,
+            batch_size=sampling.batch_size,
         )
         texts = [self._encoder.text(ids) for ids in replies]
         rewards = self._reward.score([prompt.messages for prompt in self._prompts], texts)

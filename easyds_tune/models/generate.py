@@ -32,6 +32,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from easyds_tune import progress
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -87,6 +89,7 @@ def generate(
             )
             for index, row in zip(batch, written[:, width:].tolist(), strict=True):
                 replies[index] = _until_end(row, eos_token_ids)
+            progress.made()
     return [replies[index] for index in range(len(prompt_ids))]
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from easyds_tune import progress
 from easyds_tune.models.generate import evaluating, unwrap
 from easyds_tune.models.replies import keeps_tail, reply_batch, reply_logits
 
@@ -90,6 +91,7 @@ def reply_kl(
             )
             full[rows], k1[rows] = sums.full, sums.k1
             start += len(rows)
+            progress.made()
     return ReplyKL(full, k1)
 
 

@@ -6,9 +6,9 @@ import difflib
 from contextlib import suppress
 from pathlib import Path
 
-from easyds_tune.errors import JournalError, SpecError
+from easyds_tune.errors import SpecError
 from easyds_tune.journal.reader import JournalReader
-from easyds_tune.journal.replay import SweepRecord, replay
+from easyds_tune.journal.replay import SweepRecord, read_record
 
 JOURNAL_NAME = "journal.jsonl"
 RESULTS_ROOT = Path("results")
@@ -26,15 +26,7 @@ def load_sweep_record(folder: Path) -> SweepRecord:
         raise SpecError(
             [f"a sweep's folder must hold {JOURNAL_NAME}, got {folder}; name a sweep's folder"]
         )
-    reader = JournalReader(path)
-    try:
-        record = replay(reader)
-    except JournalError as error:
-        if str(path) in str(error):
-            raise
-        raise JournalError(f"{path}: {error}") from error
-    record.torn_bytes = reader.torn_bytes
-    return record
+    return read_record(JournalReader(path))
 
 
 def find_sweep(name: str, root: Path = RESULTS_ROOT) -> Path:

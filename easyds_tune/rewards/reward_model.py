@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from easyds_tune import progress
 from easyds_tune.data.records import Message, PreferencePair
 from easyds_tune.data.template import choose_template
 from easyds_tune.data.tokenise import Encoder
@@ -79,6 +80,7 @@ class RewardModel:
             for start in range(0, len(order), self._batch_size):
                 batch = order[start : start + self._batch_size]
                 scores[batch] = self._forward([rows[index] for index in batch])
+                progress.made()
         return scores
 
     def input_ids(

@@ -19,6 +19,12 @@ class ResourcesSpec(Spec):
     """Processor cores of a trial; a worker computes with this many threads."""
     max_concurrent: int | None = Field(None, ge=1, le=LARGEST)
     """Trials that run at once; null is as many as the machine has room for."""
+    hang_seconds: float = Field(300, gt=0, le=LARGEST)
+    """A trial that gives no sign of life for this long is ended and tried again; one whose steps
+    take long gets a multiple of the longest."""
+    host_memory: float = Field(0.95, gt=0, le=1)
+    """Share of the machine's or the container's memory; above it, the worker that holds the most is
+    ended and its trial tried again with smaller micro-batches. 1 leaves it to the system."""
 
     @field_validator("gpus_per_trial")
     @classmethod

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from easyds_tune.errors import DataError
-from easyds_tune.spec.sweep import SweepSpec, smaller_micro_batch, trial_spec
+from easyds_tune.spec.micro_batch import smaller_micro_batch
+from easyds_tune.spec.sweep import SweepSpec, trial_spec
 
 if TYPE_CHECKING:
     from easyds_tune.trial.run import Report
@@ -74,7 +75,9 @@ class TrialActor(tune.Trainable):
             trial = trial.model_copy(update={"seed": config["seed"]})
         self._trial = smaller_micro_batch(trial, config["halvings"]) or trial
         self._trial_folder = Path(setting.folder) / "trials" / trial.trial_id
-        self._checkpoints = [Path(setting.folder) / path for path in config["checkpoints"]]
+        self._digests = {
+            Path(setting.folder) / path: digest for path, digest in config["checkpoints"].items()
+        }
 
     def step(self) -> dict[str, Any]:
         """Train to the next evaluation.
@@ -93,8 +96,9 @@ class TrialActor(tune.Trainable):
                     self._trial,
                     self._bench,
                     self._trial_folder,
-                    self._checkpoints,
+                    list(self._digests),
                     stop_asked=(Path(self._setting.scratch) / STOP_FILE).exists,
+                    digests=self._digests,
                 )
             try:
                 report = next(self._reports)
@@ -108,9 +112,10 @@ class TrialActor(tune.Trainable):
             "examples": report.examples,
             "checkpoint": os.path.relpath(report.checkpoint.path, self._setting.folder),
             "checkpoint_bytes": report.checkpoint.bytes,
+            "checkpoint_digest": report.checkpoint.digest,
             "is_last": report.is_last,
             "is_partial": report.is_partial,
-            "notes": json.dumps(report.notes),
+            "notes": json.dumps(list(report.notes)),
         }
 
     def _close(self) -> None:

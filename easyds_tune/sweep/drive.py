@@ -24,8 +24,9 @@ from easyds_tune.results.finals import find_best
 from easyds_tune.results.tables import write_tables
 from easyds_tune.results.tensorboard import TensorBoardWriter, rebuild
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
+from easyds_tune.spec.micro_batch import smaller_micro_batch
 from easyds_tune.spec.resources import gpus_of, slot_count
-from easyds_tune.spec.sweep import SweepSpec, smaller_micro_batch, trial_spec
+from easyds_tune.spec.sweep import SweepSpec, trial_spec
 from easyds_tune.sweep.preflight import CheckedRecords
 
 if TYPE_CHECKING:

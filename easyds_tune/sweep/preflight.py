@@ -29,6 +29,7 @@ from easyds_tune.spec.notes import decision_notes
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.check_training import dtype_problems, schedule_problems
+from easyds_tune.sweep.lock import holder
 from easyds_tune.trial.quiet import quiet_libraries
 from easyds_tune.trial.records import SweepRecords, records_of
 from easyds_tune.trial.workbench import ENCODE, FIT
@@ -132,6 +133,8 @@ def _rewards(spec: SweepSpec) -> dict[str, RewardModelRewardSpec]:
 def folder_problems(spec: SweepSpec) -> list[str]:
     """Why the sweep cannot have its folder: there already, or not to be made."""
     folder = sweep_folder(spec)
+    if who := holder(folder):
+        return [f"name: {folder} is being run by {who}; choose another with --set name=..."]
     if os.path.lexists(folder):
         return [f"name: {folder} exists already; choose another with --set name=..., or remove it"]
     parent = next(path for path in folder.absolute().parents if os.path.lexists(path))

@@ -34,7 +34,7 @@ from easyds_tune.results.tensorboard import TensorBoardWriter
 from easyds_tune.spec.sweep import trial_id
 from easyds_tune.trial.failure import (
     Failure,
-    put_failure_aside,
+    put_away_failure,
     read_failure,
     write_failure,
 )
@@ -113,7 +113,7 @@ class Recorder(Callback):
     def goes_on(self, ray_id: str, decision: GoOn) -> dict[str, Any]:
         """A trial goes on from its newest checkpoint; what its worker is told."""
         name, trial = decision.trial, self.record.trials[decision.trial]
-        put_failure_aside(self._trial_folder(name), trial.attempt)
+        put_away_failure(self._trial_folder(name))
         self.append(DecideEvent(name, trial.step, decision.by, decision.action, decision.reason))
         return self._handed_out(ray_id, name)
 
@@ -124,7 +124,9 @@ class Recorder(Callback):
             "trial": name,
             "params": trial.params,
             "seed": trial.seed,
-            "checkpoints": [trial.checkpoints[step] for step in trial.resumable()],
+            "checkpoints": {
+                trial.checkpoints[step]: trial.digests[step] for step in trial.resumable()
+            },
             "halvings": times_out_of_memory(trial),
         }
 
@@ -156,8 +158,8 @@ class Recorder(Callback):
         return name
 
     def _checkpointed(self, name: str, step: int, result: dict[str, Any]) -> None:
-        size = int(result["checkpoint_bytes"])
-        self.append(CheckpointEvent(name, step, str(result["checkpoint"]), size))
+        path, size = str(result["checkpoint"]), int(result["checkpoint_bytes"])
+        self.append(CheckpointEvent(name, step, path, size, str(result["checkpoint_digest"])))
 
     def decided(self, name: str, verdict: Verdict) -> None:
         """Write what the decider made of a trial's newest report."""

@@ -12,7 +12,8 @@ from easyds_tune.errors import SpecError
 from easyds_tune.journal.events import NoteEvent, ResumeEvent
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
-from easyds_tune.results.load import JOURNAL_NAME
+from easyds_tune.results.load import JOURNAL_NAME, load_sweep_record
+from easyds_tune.results.rebuild import rebuild
 from easyds_tune.spec.load import validate
 from easyds_tune.spec.sweep import SweepSpec, set_path, trial_spec
 from easyds_tune.sweep.drive import Sweep, drive
@@ -53,6 +54,7 @@ def resume_sweep(
 
     spec: must be that of the sweep but for what may change; None is the sweep's own.
     extend: values by dotted path that take the place of the spec's.
+    One that is over has its derived files written anew, and keeps its code.
     Raises SpecError where spec, data or machine do not fit what the sweep began with, or another
     driver has the sweep; nothing was written then.
     """
@@ -71,14 +73,20 @@ def resume_sweep(
     _refuse_other_changes(changes, folder)
     simulate = Path(resolved["simulate"]) if resolved.get("simulate") else None
     with lock(folder) as left_behind:
+        record = load_sweep_record(folder)
+        if is_over(record, spec):
+            rebuild(record, folder)
+            assert record.final is not None
+            return record.final.exit_code
         records = check(spec, simulate, new_folder=False)
         _refuse_other_data(records.hashes, resolved["data_hashes"])
-        journal, record, torn = JournalWriter.open(folder / JOURNAL_NAME)
+        journal, record = JournalWriter.open(folder / JOURNAL_NAME)
         sweep = Sweep(spec, records, resolved.get("points", []), folder, simulate)
         notes = [note for note in records.notes if note not in record.notes]
         notes += [left_behind] if left_behind else []
-        if torn:
-            notes.append(f"the journal ended in {torn} bytes of a torn line, which were cut")
+        if record.torn_bytes:
+            torn = f"{record.torn_bytes} bytes of a torn line"
+            notes.append(f"the journal ended in {torn}, which were cut")
         notes += _version_notes(resolved["versions"])
         if changes:
             write_resolved(folder, resolved | {"spec": spec.model_dump(mode="json")})

@@ -54,6 +54,7 @@ class SimulatedActor(tune.Trainable):
             "examples": self._step * trial.examples_per_step,
             "checkpoint": checkpoint_path(trial.trial_id, self._step),
             "checkpoint_bytes": 0,
+            "checkpoint_digest": "",
             "is_last": self._step >= trial.budget.max_steps,
         }
 

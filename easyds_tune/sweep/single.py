@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def train_single(spec: SweepSpec, params: dict[str, Any], folder: Path) -> int:
     folder: new; gets checkpoints/step-XXXXXX, and failure.json where the trial fails, which is
     told in one line and as exit code 1.
     """
-    if folder.exists():
+    if os.path.lexists(folder):
         raise SpecError([f"--to: {folder} exists already; name a new folder"])
     tried = spec.with_params(params)
     records = preflight(tried, new_folder=False, is_sweep=False)

@@ -18,6 +18,7 @@ from easyds_tune.data.template import Template, choose_template
 from easyds_tune.data.tokenise import Encoder
 from easyds_tune.models.load import load_tokenizer
 from easyds_tune.spec.load import load_sweep
+from easyds_tune.sweep.lock import lock
 from easyds_tune.sweep.preflight import preflight
 from tests.models.adapters import edit_config, sft_adapter
 
@@ -220,6 +221,70 @@ def test_an_existing_results_folder_is_refused(sweep_refused: Refusal, workspace
     assert sweep_refused() == [f"name: results/dpo {problem}"]
     (workspace / "results" / "torn").symlink_to("nowhere")
     assert sweep_refused("name=torn") == [f"name: results/torn {problem}"]
+
+
+def test_a_sweep_that_runs_just_now_is_not_offered_for_removal(
+    sweep_refused: Refusal, workspace: Path
+) -> None:
+    folder = workspace / "results" / "dpo"
+    folder.mkdir(parents=True)
+    with lock(folder):
+        [found] = sweep_refused()
+    assert found.startswith(f"name: results/dpo is being run by process {os.getpid()} on ")
+    assert found.endswith("; choose another with --set name=...")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "../../x", "results/../../x", "{folder}/x", "", ".", "..", "~", "x" * 81, "x" * 10_000,
+     "x\0", "x\x1b[2J", "x\ny", "x\r", "\u202ex", "x\u2215y", "x\\y", "-x", ".x", " x", "x "],
+)  # fmt: skip
+def test_a_name_that_could_stand_elsewhere_is_refused_wherever_it_is_written(
+    refused: Refusal, workspace: Path, name: str
+) -> None:
+    name = name.format(folder=workspace)
+    written = json.dumps(name)  # YAML reads JSON's text
+    spec = workspace / "named.yaml"
+    text = Path("sweeps", "dpo.yaml").read_text(encoding="utf-8")
+    spec.write_text(f"{text}\nname: {written}\n", encoding="utf-8")
+    for command in ("plan", "sweep", "train"):
+        for arguments in (["dpo", "--set", f"name={written}"], ["named.yaml"]):
+            [found] = refused(command, *arguments)
+            assert found.startswith("name: must be 1 to 80 letters, digits, '.', '_' or '-'")
+            assert found.isprintable()
+
+
+@pytest.mark.parametrize("value", ["", "null", "7", "[a]", "{a: b}"])
+def test_a_name_is_text(sweep_refused: Refusal, value: str) -> None:
+    [found] = sweep_refused(f"name={value}")
+    assert found.startswith("name: must be text, got ")
+
+
+def test_control_characters_written_as_they_are_are_no_yaml(sweep_refused: Refusal) -> None:
+    for name in ("x\0", "x\x1b[2J"):
+        [found] = sweep_refused(f"name={name}")
+        assert found.startswith("--set name: not valid YAML: ")
+
+
+@pytest.mark.parametrize("command", ["sweep", "train"])
+def test_what_is_written_never_follows_a_link(
+    refused: Refusal, workspace: Path, command: str
+) -> None:
+    outside = workspace / "outside"
+    outside.mkdir()
+    name = {"sweep": "dpo", "train": "dpo-single"}[command]
+    link = workspace / "results" / name
+    link.parent.mkdir()
+    for target in (outside, workspace / "nowhere"):
+        link.symlink_to(target)
+        [found] = refused(command, "dpo")
+        assert f"results/{name} exists already; " in found
+        link.unlink()
+    shutil.rmtree(link.parent)
+    link.parent.symlink_to(workspace / "nowhere")
+    if command == "sweep":
+        [found] = refused(command, "dpo")
+        assert found.startswith("output.folder: must be a folder, and ")
 
 
 def test_a_results_folder_that_cannot_be_made_is_refused(

@@ -79,11 +79,13 @@ class History:
             spec.name, "dpo", objectives[0], spec.search.num_trials, 27, self.now,
             bounds=bounds_of(spec), objectives=objectives,
         )  # fmt: skip
+        self.events = 1
         self.record = SweepRecord.begin(Entry(0, self.now, event))
 
     def apply(self, event: Event) -> None:
         self.now += 1
-        self.record.apply(Entry(0, self.now, event))
+        self.record.apply(Entry(self.events, self.now, event))
+        self.events += 1
 
     def suggest(self, params: dict[str, Any], source: str = "sampler") -> int:
         number = len(self.record.trials)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from easyds_tune.errors import JournalError
 from easyds_tune.journal.events import (
@@ -74,3 +77,21 @@ def test_an_unknown_event_asks_whether_a_newer_release_wrote_it() -> None:
 def test_running_paused_and_interrupted_trials_may_go_on() -> None:
     going_on = [state for state in TrialState if not state.is_final]
     assert going_on == ["RUNNING", "PAUSED", "INTERRUPTED"]
+
+
+@given(st.floats(), st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_read_back_bit_by_bit(metric: float, param: float) -> None:
+    report = decode_line(encode_line(0, 1.0, ReportEvent("000", 1, {"a/b": metric}))).event
+    assert isinstance(report, ReportEvent)
+    assert repr(report.metrics["a/b"]) == repr(metric)
+    suggest = decode_line(encode_line(0, param, SuggestEvent("000", 0, {"x": param}, "sampler")))
+    assert isinstance(suggest.event, SuggestEvent)
+    assert repr(suggest.event.params["x"]) == repr(param) == repr(suggest.time)
+
+
+@pytest.mark.parametrize("value", [2**63, 2**64 + 1, -(2**70), 10**40])
+def test_whole_numbers_of_any_size_stay_whole(value: int, sweep_event: SweepEvent) -> None:
+    suggest = SuggestEvent("000", 0, {"training.seed": value, "list": [value]}, "sampler")
+    space = {"training.seed": {"type": "choice", "choice": [value, None]}}
+    for event in (suggest, dataclasses.replace(sweep_event, space=space)):
+        assert decode_line(encode_line(0, 1.0, event)).event == event

@@ -45,8 +45,9 @@ def test_damage_in_the_middle_names_the_line(journal: Path) -> None:
     lines = lines_of(journal)
     lines[3] = lines[3].replace(b"0.5", b"0.9")
     journal.write_bytes(b"".join(lines))
-    with pytest.raises(JournalError, match=r"journal\.jsonl:4: .*checksum"):
+    with pytest.raises(JournalError, match=r"journal\.jsonl:4: .*checksum") as refused:
         list(read_events(journal))
+    assert str(refused.value).endswith(f"mend it with: easyds-tune repair {journal.parent}")
 
 
 def test_a_missing_line_is_noticed(journal: Path) -> None:

@@ -10,22 +10,26 @@ from easyds_tune.errors import JournalError
 from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import (
     CheckpointEvent,
+    CollectEvent,
+    DecideEvent,
     Entry,
     Event,
     FinalEvent,
     FinalistEvent,
+    FinalsEvent,
     FinishEvent,
     NoteEvent,
     Objective,
     ReportEvent,
+    ResumeEvent,
     StartEvent,
     SuggestEvent,
     SweepEvent,
     TrialError,
     TrialState,
 )
-from easyds_tune.journal.reader import read_events
-from easyds_tune.journal.replay import SweepRecord, replay
+from easyds_tune.journal.reader import JournalReader, read_events
+from easyds_tune.journal.replay import SweepRecord, read_record, replay
 from easyds_tune.journal.writer import JournalWriter
 
 
@@ -181,3 +185,97 @@ def test_events_that_cannot_follow_are_refused(sweep_event: SweepEvent) -> None:
         replay(stamped([sweep_event, suggest, suggest]))
     with pytest.raises(JournalError, match="begins once"):
         replay(stamped([sweep_event, sweep_event]))
+    for event in (FinalsEvent([("000", 1), ("007", 1)]), FinalEvent("007", 1, 0)):
+        with pytest.raises(JournalError, match="trial 007 was never suggested"):
+            replay(stamped([sweep_event, suggest, event]))
+
+
+def test_an_event_that_cannot_follow_names_its_line_and_the_remedy(
+    tmp_path: Path, sweep_event: SweepEvent
+) -> None:
+    path = tmp_path / "a sweep" / "journal.jsonl"
+    path.parent.mkdir()
+    writer, _ = JournalWriter.create(path, sweep_event)
+    with writer:
+        writer.append(StartEvent("007", 1))
+    with pytest.raises(JournalError, match=r"jsonl:2: .*never suggested") as refused:
+        read_record(JournalReader(path))
+    assert str(refused.value).endswith(f"easyds-tune repair '{path.parent}'")
+
+
+def test_a_checkpoint_ends_those_of_an_attempt_that_was_given_up(sweep_event: SweepEvent) -> None:
+    """A trial that stops in between two reports leaves a checkpoint without a report."""
+    trial = replay(
+        stamped(
+            [
+                sweep_event,
+                SuggestEvent("000", 0, {}, "default"),
+                CheckpointEvent("000", 10, "a", 1),
+                CheckpointEvent("000", 15, "b", 2),
+                CheckpointEvent("000", 12, "c", 3),
+            ]
+        )
+    ).trials["000"]
+    assert trial.checkpoints == {10: "a", 12: "c"}
+    assert (trial.sizes, trial.resumable()) == ({10: 1, 12: 3}, [12, 10])
+
+
+def test_only_a_checkpoint_that_is_known_can_lose_its_trainer(sweep_event: SweepEvent) -> None:
+    trial = replay(
+        stamped(
+            [
+                sweep_event,
+                SuggestEvent("000", 0, {}, "default"),
+                CheckpointEvent("000", 10, "a", 1),
+                CollectEvent("000", 10, "trainer"),
+                CollectEvent("000", 20, "trainer"),
+                CollectEvent("000", 30, "checkpoint"),
+            ]
+        )
+    ).trials["000"]
+    assert (trial.checkpoints, trial.final_only, trial.resumable()) == ({10: "a"}, {10}, [])
+
+
+def test_order_is_told_by_lines_whatever_the_clock_says(sweep_event: SweepEvent) -> None:
+    events: list[Event] = [
+        sweep_event,
+        SuggestEvent("000", 0, {}, "default"),
+        StartEvent("000", 1),
+        FinishEvent("000", TrialState.PAUSED, 5, 1.0),
+        DecideEvent("000", 5, "asha", "promote", "the best"),
+        StartEvent("000", 2),
+        FinishEvent("000", TrialState.COMPLETED, 9, 1.0),
+    ]
+    record = SweepRecord.begin(Entry(0, 50.0, sweep_event))
+    ended = []
+    for seq, event in enumerate(events[1:], start=1):
+        record.apply(Entry(seq, 50.0 - seq, event))
+        ended.append(record.trials["000"].ended_seq)
+    assert record.trials["000"].suggested_seq == 1
+    assert ended == [None, None, 3, None, None, 6]
+
+
+def test_a_trial_that_died_with_its_driver_worked_until_the_last_event(
+    sweep_event: SweepEvent,
+) -> None:
+    record = SweepRecord.begin(Entry(0, 100.0, sweep_event))
+    events: list[tuple[float, Event]] = [
+        (110.0, SuggestEvent("000", 0, {}, "default")),
+        (120.0, StartEvent("000", 1)),
+        (150.0, ReportEvent("000", 5, {})),
+        (1150.0, ResumeEvent(2)),
+        (1160.0, ResumeEvent(2)),
+        (1170.0, FinishEvent("000", TrialState.INTERRUPTED, 5, 0.0)),
+        (1180.0, StartEvent("000", 2)),
+    ]
+    for seq, (time, event) in enumerate(events, start=1):
+        record.apply(Entry(seq, time, event))
+    trial = record.trials["000"]
+    assert (trial.seconds, trial.resumed, record.away) == (30.0, 1180.0, 1010.0)
+
+
+def test_the_next_number_is_behind_the_largest(sweep_event: SweepEvent) -> None:
+    events: list[Event] = [sweep_event]
+    assert replay(stamped(events)).next_number == 0
+    events += [SuggestEvent(f"{n:03d}", n, {}, "sampler") for n in (0, 5, 3)]
+    assert replay(stamped(events)).next_number == 6

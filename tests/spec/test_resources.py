@@ -62,3 +62,18 @@ def test_hidden_gpus_are_not_there(monkeypatch: pytest.MonkeyPatch, hidden: str)
 def test_a_trial_has_one_gpu_at_most(gpus: float) -> None:
     with pytest.raises(ValidationError, match="gpus_per_trial"):
         ResourcesSpec(gpus_per_trial=gpus)
+
+
+def test_a_hang_and_a_full_memory_have_limits() -> None:
+    resources = ResourcesSpec()
+    assert (resources.hang_seconds, resources.host_memory) == (300, 0.95)
+    assert ResourcesSpec(hang_seconds=0.5, host_memory=1).host_memory == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("hang_seconds", 0), ("hang_seconds", None), ("host_memory", 0), ("host_memory", 95)],
+)
+def test_a_limit_that_is_none_is_refused(field: str, value: float | None) -> None:
+    with pytest.raises(ValidationError, match=field):
+        ResourcesSpec.model_validate({field: value})

@@ -49,7 +49,7 @@ def searcher(recorder: Recorder, slots: int, space_file: Any = None) -> Deciding
 def test_a_trial_is_proposed_only_while_a_slot_is_free(recorder: Recorder) -> None:
     """Tune asks ahead, and a proposal made too early knows too little."""
     search = searcher(recorder, slots=2)
-    new = {"seed": None, "checkpoints": [], "halvings": 0}
+    new = {"seed": None, "checkpoints": {}, "halvings": 0}
     assert search.suggest("a") == {"trial": "000", "params": {"x": 0.0}} | new
     assert search.suggest("b") == {"trial": "001", "params": {"x": 1.0}} | new
     assert search.suggest("c") is None

@@ -59,6 +59,7 @@ def report(
     result = {
         "global_step": step, "eval/reward": reward, "time/train_seconds": 1, "examples": 8 * step,
         "checkpoint": f"trials/000/checkpoints/step-{step:06d}", "checkpoint_bytes": 1234,
+        "checkpoint_digest": "ab",
         "is_last": step == 30, "trial_id": "ray-a", "config/params/algorithm.beta": 0.1,
         "config/a/b": "text",
     }  # fmt: skip
@@ -117,7 +118,7 @@ def test_a_paused_trial_is_promoted_and_starts_again_with_its_slot(
     written = recorder.record.trials["000"]
     assert written.state is TrialState.PAUSED
     told = recorder.goes_on("ray-b", GoOn("000", "asha", "promote", "the best of 4"))
-    assert told["checkpoints"] == ["trials/000/checkpoints/step-000015"]
+    assert told["checkpoints"] == {"trials/000/checkpoints/step-000015": "ab"}
     assert written.state is TrialState.RUNNING  # its slot is taken from now on
     trial = SimpleNamespace(trial_id="ray-b")  # to Tune a trial of its own
     recorder.on_trial_start(1, [], trial)

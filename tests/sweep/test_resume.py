@@ -11,6 +11,8 @@ import yaml
 
 from easyds_tune.cli.resume import extension
 from easyds_tune.errors import SpecError
+from easyds_tune.journal.events import Objective, SweepEvent
+from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.spec.load import load_sweep
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.resume import differences, resume_sweep
@@ -33,6 +35,8 @@ def begun(folder: Path, spec: SweepSpec, **changes: Any) -> Path:
         "versions": {},
     }
     (sweep / "spec.resolved.json").write_text(json.dumps(resolved | changes), encoding="utf-8")
+    first = SweepEvent(spec.name, "dpo", Objective("eval/reward"), 4, 3, 0.0)
+    JournalWriter.create(sweep / "journal.jsonl", first)[0].close()
     return sweep
 
 
@@ -67,7 +71,6 @@ def test_another_learning_rate_is_refused_and_the_difference_shown(
 
 def test_other_data_is_refused(spec: SweepSpec, tmp_path: Path) -> None:
     sweep = begun(tmp_path, spec, data_hashes={"train": "0" * 64})
-    (sweep / "journal.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(SpecError, match="train changed since the sweep began"):
         resume_sweep(sweep)
 

@@ -76,7 +76,7 @@ def test_an_actor_reports_and_goes_on_from_a_checkpoint() -> None:
     spec = sweep_spec(training={"max_steps": 9, "eval_steps": 4})
     found = curves_for(spec, curves().landscape)
     params = {RATE: 1e-3, LOSS: "hinge"}
-    config = {"trial": "003", "params": params, "seed": None, "checkpoints": [], "halvings": 0}
+    config = {"trial": "003", "params": params, "seed": None, "checkpoints": {}, "halvings": 0}
     actor = SimulatedActor.__new__(SimulatedActor)
     actor.setup(config, spec, found)
     first = actor.step()
@@ -85,6 +85,6 @@ def test_an_actor_reports_and_goes_on_from_a_checkpoint() -> None:
     assert first["checkpoint"] == "trials/003/checkpoints/step-000004"
     actor.reset_config({**config, "trial": "004"})
     assert actor.step()["global_step"] == 4
-    actor.reset_config({**config, "checkpoints": [first["checkpoint"]]})
+    actor.reset_config({**config, "checkpoints": {first["checkpoint"]: ""}})
     assert [actor.step()["global_step"] for _ in range(2)] == [8, 9]
     assert actor._step == 9

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from easyds_tune.algorithms.stopping import StopAsked, never
 from easyds_tune.spec.load import validate
 from easyds_tune.spec.sweep import SweepSpec, TrialSpec, trial_spec
 from easyds_tune.trial.quiet import quiet_libraries
@@ -75,12 +76,18 @@ class Lab:
         return trial.model_copy(update={"budget": budget})
 
     def start(
-        self, bench: Workbench | None = None, resume_from: Path | None = None, **params: Any
+        self,
+        bench: Workbench | None = None,
+        resume_from: Path | None = None,
+        stop_asked: StopAsked = never,
+        **params: Any,
     ) -> Iterator[Report]:
         """A trial's reports, one at a time, in a folder of its own."""
         self._count += 1
         folder = self.folder / f"{self._count:03d}"
-        return run_trial(self.trial(**params), bench or self.bench, folder, resume_from)
+        candidates = [resume_from] if resume_from is not None else []
+        trial = self.trial(**params)
+        return run_trial(trial, bench or self.bench, folder, candidates, stop_asked)
 
     def run(
         self, bench: Workbench | None = None, resume_from: Path | None = None, **params: Any

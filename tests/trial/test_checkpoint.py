@@ -77,7 +77,15 @@ def test_a_step_written_again_is_replaced(written: Checkpoint) -> None:
         (lambda path: (path / MANIFEST).unlink(), "no manifest.json"),
         (lambda path: (path / MANIFEST).write_text("{"), "manifest.json is damaged"),
         (lambda path: (path / MANIFEST).write_text("[]"), "manifest.json is damaged"),
-        (lambda path: (path / MANIFEST).write_text('{"schema": 9, "files": {}}'), "schema 9"),
+        (
+            lambda path: (path / MANIFEST).write_text('{"schema": 9, "step": 1, "files": {}}'),
+            "schema 9",
+        ),
+        (lambda path: (path / MANIFEST).write_text('{"schema": 1, "files": {}}'), "damaged"),
+        (
+            lambda path: (path / MANIFEST).write_text('{"schema": 1, "step": 1, "files": []}'),
+            "manifest.json is damaged",
+        ),
     ],
 )
 def test_damage_is_named(written: Checkpoint, damage: Callable[[Path], None], said: str) -> None:

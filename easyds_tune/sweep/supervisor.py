@@ -1,0 +1,179 @@
+"""Ends workers that hang, that have lost a rank, or that take the machine's last memory.
+
+It stands in the driver, outside the workers: a rank that waits in a collective for one that is
+dead or stopped cannot help itself. Each worker process of a running trial keeps a heartbeat file,
+`*.json` with {"pid", "trial", "rank", "due"}: its process, what it runs, and the time (seconds
+since 1970) by which it will have written the file again. It removes the file when its trial ends.
+Linux only; elsewhere it sees nothing and does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from easyds_tune.sweep.machine_memory import Memory, machine_memory
+from easyds_tune.sweep.processes import (
+    IS_SUPPORTED,
+    mark_of,
+    own_mark,
+    resident_bytes,
+    start_of,
+)
+from easyds_tune.trial.failure import FILE as FAILURE
+from easyds_tune.trial.failure import Failure, write_failure
+
+GAP_SECONDS = 30.0
+"""So long without a check, and more than the workers was stopped: a closed lid, a Ctrl-Z."""
+FAREWELL_SECONDS = 2.0
+"""A rank that has failed is done by then; what still runs of its trial waits in vain."""
+RELIEF_SECONDS = 5.0
+"""A killed worker's memory is back by then; if that was not enough, the next one goes."""
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """The newest sign of life of one rank; times in seconds since 1970."""
+
+    file: Path
+    pid: int
+    trial: str
+    rank: int
+    written: float
+    due: float
+    is_alive: bool
+    """Whether the process is there, and one of this driver's: numbers are used again."""
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} (process {self.pid})"
+
+
+class Supervisor:
+    """Looks after the workers of one driver; ask it to `check` about twice a second.
+
+    heartbeats: folder of the heartbeat files, made for this driver alone.
+    trials: the folder of the trials' folders, where it leaves a failure before it kills. A failure
+        found there is of the trial's present attempt; those of earlier ones have been put away.
+    memory_limit: share of the machine's memory, 0 to 1; above it, the worker that holds the most
+        is killed. memory: tells how full the memory is.
+    """
+
+    def __init__(
+        self,
+        heartbeats: Path,
+        trials: Path,
+        memory_limit: float = 0.95,
+        memory: Callable[[], Memory | None] = machine_memory,
+    ) -> None:
+        self._heartbeats = heartbeats
+        self._trials = trials
+        self._memory_limit = memory_limit
+        self._memory = memory
+        self._checked = self._awake_since = time.time()
+        self._relief_due = 0.0
+
+    def check(self) -> list[str]:
+        """Kill what has to be killed; returns a line on each trial that was."""
+        if not IS_SUPPORTED:
+            return []
+        now = time.time()
+        if now - self._checked > GAP_SECONDS:
+            self._awake_since = now
+        self._checked = now
+        trials: dict[str, list[Heartbeat]] = {}
+        for beat in self._read_heartbeats():
+            trials.setdefault(beat.trial, []).append(beat)
+        told = []
+        for trial, ranks in trials.items():
+            failure = self._lost_rank(trial, ranks) or self._hung_rank(ranks, now)
+            if failure is not None:
+                told.append(self._end(trial, ranks, failure))
+        if not told and (greedy := self._greediest(trials)):
+            trial, failure = greedy
+            told.append(self._end(trial, trials[trial], failure))
+        return told
+
+    def _read_heartbeats(self) -> list[Heartbeat]:
+        """Every heartbeat. The file of a process that has ended is removed as it is read."""
+        mark, found = own_mark(), []
+        for file in sorted(self._heartbeats.glob("*.json")):
+            try:
+                raw = json.loads(file.read_text(encoding="utf-8"))
+                pid, due = int(raw["pid"]), float(raw["due"])
+                trial, rank = str(raw["trial"]), int(raw["rank"])
+                written = file.stat().st_mtime
+            except (OSError, ValueError, KeyError, TypeError):  # its trial has just ended
+                continue
+            is_alive = start_of(pid) is not None and mark_of(pid) == mark
+            if not is_alive:
+                file.unlink(missing_ok=True)
+            found.append(Heartbeat(file, pid, trial, rank, written, due, is_alive))
+        return found
+
+    def _lost_rank(self, trial: str, ranks: list[Heartbeat]) -> Failure | None:
+        """Why the living ranks of a trial wait in vain: one has died, or has failed."""
+        if not any(beat.is_alive for beat in ranks):
+            return None
+        if gone := [beat for beat in ranks if not beat.is_alive]:
+            return Failure("FAILED", "WorkerDied", f"{gone[0]} was killed or died", "")
+        with suppress(FileNotFoundError):
+            failed = (self._trials / trial / FAILURE).stat().st_mtime
+            if time.time() - failed > FAREWELL_SECONDS:
+                return Failure("FAILED", "WorkerDied", "one of its ranks failed", "")
+        return None
+
+    def _hung_rank(self, ranks: list[Heartbeat], now: float) -> Failure | None:
+        """That a rank has given no sign of life in the time it had."""
+        for beat in ranks:
+            allowed = beat.due - beat.written
+            # What was asleep with us gets its time anew.
+            if beat.is_alive and now > max(beat.due, self._awake_since + allowed):
+                message = (
+                    f"{beat} gave no sign of life for {now - beat.written:.0f} s; "
+                    f"one was due within {allowed:.0f} s"
+                )
+                return Failure("FAILED", "Hung", message, "")
+        return None
+
+    def _greediest(self, trials: dict[str, list[Heartbeat]]) -> tuple[str, Failure] | None:
+        """The trial of the worker that holds the most memory, where too little is left."""
+        memory = self._memory()
+        if memory is None or memory.share <= self._memory_limit:
+            self._relief_due = 0.0
+            return None
+        held = {
+            beat: resident_bytes(beat.pid)
+            for ranks in trials.values()
+            for beat in ranks
+            if beat.is_alive
+        }
+        if not held or time.monotonic() < self._relief_due:
+            return None
+        self._relief_due = time.monotonic() + RELIEF_SECONDS
+        beat = max(held, key=lambda beat: held[beat])
+        message = (
+            f"{memory.used / GIB:.1f} of the machine's {memory.total / GIB:.1f} GiB of memory were "
+            f"in use, over the limit of {self._memory_limit:.0%}, and {beat} held the most of all "
+            f"workers, {held[beat] / GIB:.1f} GiB"
+        )
+        return beat.trial, Failure("OUT_OF_MEMORY", "HostMemory", message, "")
+
+    def _end(self, trial: str, ranks: list[Heartbeat], failure: Failure) -> str:
+        """Kill all ranks of a trial; why stands in its folder first, unless a rank said so."""
+        folder = self._trials / trial
+        if not (folder / FAILURE).exists():
+            with suppress(OSError):  # a full disk saves nobody
+                write_failure(folder, failure)
+        for beat in ranks:
+            if beat.is_alive:
+                with suppress(ProcessLookupError):
+                    os.kill(beat.pid, signal.SIGKILL)
+            beat.file.unlink(missing_ok=True)
+        return f"trial {trial} was ended: {failure.message}"
