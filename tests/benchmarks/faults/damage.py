@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -116,11 +117,11 @@ def truncated_table(place: Place, seed: int) -> Outcome:
         os.truncate(folder / table, (folder / table).stat().st_size // 2)
     (folder / "best.json").write_text('{"winner": ', encoding="utf-8")
     problems += _readable_without_tables(place)
-    our.finish(our.resume(place))
+    our.finish(our.easyds(place, "repair", our.NAME))
     problems += _wrong_tables(place)
     return our.verdict(
         problems,
-        "rebuilt by resume, before and after the end",
+        "rebuilt: by resume before the end, by repair after it",
         our.seconds_to_report(place, again.started),
     )
 
@@ -168,9 +169,10 @@ def derived_files_deleted(place: Place, seed: int) -> Outcome:
     problems = [our.difference(our.record(place), reference), *_wrong_derived(place)]
     seconds = our.seconds_to_report(place, again.started)
     _delete_derived(our.folder_of(place))
-    our.finish(our.resume(place))
+    our.finish(our.easyds(place, "repair", our.NAME))
     problems += _wrong_derived(place)
-    return our.verdict(problems, "rebuilt from the journal, before and after the end", seconds)
+    good = "rebuilt from the journal: by resume before the end, by repair after it"
+    return our.verdict(problems, good, seconds)
 
 
 def _delete_derived(folder: Path) -> None:
@@ -218,6 +220,7 @@ def malicious_pickle(place: Place, seed: int) -> Outcome:
     replaced = [*newest.rglob("*.pt"), *newest.rglob("*.pth")]
     for path in replaced:
         path.write_bytes(malice)
+    _forge_manifest(newest)
     again = our.resume(place)
     our.finish(again)
     for command in (("status", our.NAME), ("best", our.NAME)):
@@ -228,10 +231,20 @@ def malicious_pickle(place: Place, seed: int) -> Outcome:
     ]
     return our.verdict(
         problems,
-        f"ten planted pickles and {len(replaced)} in the newest checkpoint: none was read, the "
-        "trial went on from an older one",
+        f"ten planted pickles and {len(replaced)} in the newest checkpoint, its manifest "
+        "forged to match: none was read, the trial went on from an older one",
         our.seconds_to_report(place, again.started),
     )
+
+
+def _forge_manifest(checkpoint: Path) -> None:
+    """Make a checkpoint's manifest agree with what its files are now."""
+    path = checkpoint / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    for name, entry in manifest["files"].items():
+        data = (checkpoint / name).read_bytes()
+        entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def malicious_pickle_by_ray(place: Place, seed: int) -> Outcome:

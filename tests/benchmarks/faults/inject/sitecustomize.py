@@ -11,7 +11,8 @@ FAULTS is a JSON list of faults, FAULTS_FOLDER a folder that gets a file for eac
     times   how often it happens in all; without it, each time
 
 Faults of the judge: nan-reward, nan-kl, no-kl, with the same `when` and `times`. Faults of the
-driver: kill-at-event with `event`, `nth` and `when` (before, torn, after), and no-fsync.
+driver: kill-at-event with `event`, `nth` and `when` (before, torn, after); no-fsync; and
+time-journal, which leaves in `journal-seconds` how long all appends took together.
 """
 
 import importlib.abc
@@ -109,8 +110,8 @@ def patch_judge(module):
     """Spoil what the judge finds."""
     evaluate = module.Judge.evaluate
 
-    def spoiled(self, policy, reference):
-        evaluation = evaluate(self, policy, reference)
+    def spoiled(self, *args, **more):
+        evaluation = evaluate(self, *args, **more)
         for number, fault in enumerate(FAULTS):
             if fault["kind"] not in ("nan-reward", "nan-kl", "no-kl") or not is_meant(fault):
                 continue
@@ -156,7 +157,10 @@ def patch_writer(module):
         return append(self, event)
 
     module.JournalWriter.append = append_or_die
-    if any(fault["kind"] == "no-fsync" for fault in FAULTS):
+    kinds = [fault["kind"] for fault in FAULTS]
+    if "time-journal" in kinds:
+        time_journal(module.JournalWriter)
+    if "no-fsync" in kinds:
 
         class WithoutFsync:
             def __getattr__(self, name):
@@ -166,6 +170,22 @@ def patch_writer(module):
                 pass
 
         module.os = WithoutFsync()
+
+
+def time_journal(writer):
+    """Add up the seconds of every append."""
+    append, spent = writer.append, [0.0]
+
+    def timed(self, event):
+        started = time.perf_counter()
+        entry = append(self, event)
+        spent[0] += time.perf_counter() - started
+        if type(event).__name__ == "FinalEvent":
+            with open(os.path.join(FOLDER, "journal-seconds"), "w") as stream:
+                json.dump(spent[0], stream)
+        return entry
+
+    writer.append = timed
 
 
 PATCHES = {
