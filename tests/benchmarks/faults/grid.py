@@ -31,7 +31,7 @@ def console(seen: Sequence[Cell]) -> str:
             )
     grid = table(["fault", "ours", "seconds to recover", "Ray Tune"], body)
     failed = [one for one in seen if one.side == "ours" and not one.passed]
-    return "\n".join([grid, *(f"FAIL row {f.row} seed {f.seed}: {f.seen}" for f in failed)])
+    return "\n".join([grid, *(f"FAIL row {f.row} seed {f.seed}: {_line(f.seen)}" for f in failed)])
 
 
 def markdown(seen: Sequence[Cell]) -> str:
@@ -66,4 +66,8 @@ def _recovery(cells: Sequence[Cell]) -> str:
 
 
 def _seen(cells: Sequence[Cell]) -> str:
-    return "<br>".join(dict.fromkeys(" ".join(cell.seen.split()) for cell in cells)) or "-"
+    return "<br>".join(dict.fromkeys(_line(cell.seen) for cell in cells)) or "-"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

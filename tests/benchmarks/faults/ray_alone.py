@@ -100,8 +100,9 @@ def train(config: dict[str, Any], settings: Settings, log: str) -> None:
             torch.save({"model": model.state_dict(), "step": step}, Path(folder) / "state.pt")
             if settings.checkpoint_bytes:
                 (Path(folder) / "rest.bin").write_bytes(os.urandom(settings.checkpoint_bytes))
+            # Before it is told: a trial that is stopped does not come back from its report.
+            write_log(log, event="report", trial=trial, config=config, step=step, loss=value)
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
-        write_log(log, event="report", trial=trial, config=config, step=step, loss=value)
 
 
 def due(settings: Settings, log: str, config: dict[str, Any], trial: str, step: int) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from easyds_tune.decisions.decider import Decider, GoOn, New, Proposal, decision_event
@@ -19,7 +20,7 @@ from easyds_tune.journal.events import (
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.spec.load import validate
 from easyds_tune.spec.resources import slot_count
-from easyds_tune.spec.sweep import trial_spec
+from easyds_tune.spec.sweep import SweepSpec, trial_spec
 from tests.benchmarks.faults import our_side as our
 from tests.benchmarks.faults.place import Place
 
@@ -27,34 +28,50 @@ GOES_ON = ("promote", "resume")
 
 
 def replay_problem(place: Place, name: str) -> str:
-    """The first decision of a journal that a decider does not take again; empty if there is none.
+    """The first decision of a sweep's journal that a decider does not take again, or nothing."""
+    resolved = json.loads((our.folder_of(place, name) / "spec.resolved.json").read_text())
+    spec, points = validate(resolved["spec"]), resolved.get("points", [])
+    problem = first_other_decision(
+        spec,
+        our.entries(place, name),
+        slot_count(spec.resources),
+        resolved["train_records"],
+        points,
+    )
+    return problem and f"{name}: {problem}"
+
+
+def first_other_decision(
+    spec: SweepSpec,
+    found: list[Entry],
+    slots: int,
+    records: int | None = None,
+    points: Sequence[dict[str, Any]] = (),
+) -> str:
+    """The first decision of some entries that a decider does not take again; empty if none.
 
     Every suggestion, every verdict on a report and every promotion is asked for anew.
     """
-    resolved = json.loads((our.folder_of(place, name) / "spec.resolved.json").read_text())
-    spec, records = validate(resolved["spec"]), resolved["train_records"]
-    found = our.entries(place, name)
     record = SweepRecord.begin(found[0])
 
     def decider_of_now() -> Decider:
-        return make_decider(
-            spec, record, slot_count(spec.resources), records, resolved.get("points", [])
-        )
+        return make_decider(spec, record, slots, records, points)
 
     decider = decider_of_now()
     for number, entry in enumerate(found[1:], start=1):
-        event, where = entry.event, f"{name}, event {entry.seq}"
+        event, where = entry.event, f"event {entry.seq}"
         if isinstance(event, ResumeEvent):
             decider = decider_of_now()
         elif isinstance(event, SuggestEvent):
             proposal = decider.propose() if isinstance(decider.next(), New) else None
-            wanted = Proposal(event.number, event.params, event.source, event.seed)
-            if proposal != wanted:
-                return f"{where}: {proposal} where the journal has {wanted}"
+            chosen = Proposal(event.number, event.params, event.source, event.seed)
+            if proposal != chosen:
+                return f"{where}: {proposal} where the journal has {chosen}"
         elif isinstance(event, DecideEvent) and event.action in GOES_ON:
             decision = decider.next()
-            if not isinstance(decision, GoOn) or decision.trial != event.trial:
-                return f"{where}: {decision} where the journal lets {event.trial} go on"
+            wanted = GoOn(event.trial, event.by, event.action, event.reason)  # type: ignore[arg-type]
+            if decision != wanted:
+                return f"{where}: {decision} where the journal has {wanted}"
         record.apply(entry)
         if isinstance(event, ReportEvent):
             budget = trial_spec(

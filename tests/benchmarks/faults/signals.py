@@ -61,11 +61,9 @@ def signalled_ray(place: Place, seed: int, signum: signal.Signals) -> Outcome:
     again = ray.start_ray(place, seed=seed, restore=True)
     back = ray.end(again)
     done = len(ray.log(place, "outcome", since=again.started))
-    lengths = sorted(ray.furthest(place).values())
     return Outcome(
         code == CODES[signum],
-        f"exit {code}; trials are {', '.join(trials)}; restored: {back}, {done} of 8 results, "
-        f"lengths {lengths}",
+        f"exit {code}; trials are {', '.join(trials)}; restored: {back}, {done} of 8 results",
         ray.seconds_to(place, again, "report"),
     )
 
