@@ -64,7 +64,7 @@ def _repaired(place: Place, reference: SweepRecord, line: int) -> list[str]:
     problems = []
     refused = our.resume(place)
     code = refused.wait(our.SECONDS)
-    if code == 0 or f"line {line}" not in refused.text or "repair" not in refused.text:
+    if code == 0 or f"jsonl:{line}:" not in refused.text or "repair" not in refused.text:
         problems.append(f"middle: resume gave {code} and {refused.text[-200:]!r}")
     our.finish(our.easyds(place, "repair", our.NAME))
     our.finish(our.resume(place))

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from tests.benchmarks.faults import our_side as our
-from tests.benchmarks.faults.place import Place, place_in
+from tests.benchmarks.faults.place import Place, leave_when_told, place_in
 from tests.benchmarks.harness import (
     REPOSITORY,
     SPREAD_HEADER,
@@ -37,6 +37,7 @@ def main() -> int:
     arguments = parser(__doc__, rounds=3)
     arguments.add_argument("--trials", type=int, default=4)
     args = arguments.parse_args()
+    leave_when_told()
     seconds: dict[str, list[float]] = {"with": [], "without": []}
     shares = []
     with tempfile.TemporaryDirectory(prefix="easyds-fsync-") as scratch:

@@ -133,6 +133,16 @@ class Place:
             end_all(running.mark)
 
 
+def leave_when_told() -> None:
+    """Have SIGTERM and SIGINT end this process in order, and with it what it has started."""
+
+    def leave(signum: int, frame: object) -> None:
+        raise SystemExit(128 + signum)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, leave)
+
+
 def end_all(mark: str) -> None:
     """Kill every process that carries a mark, until there is none."""
     for _ in range(50):

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.benchmarks.faults.grid import console, markdown
-from tests.benchmarks.faults.place import Outcome, Unseen, place_in
+from tests.benchmarks.faults.place import Outcome, Unseen, leave_when_told, place_in
 from tests.benchmarks.faults.rows import ROWS, Row, Script
 from tests.benchmarks.harness import machine
 
@@ -48,6 +48,7 @@ def main() -> int:
     arguments.add_argument("--side", choices=SIDES, help="default both")
     arguments.add_argument("--keep", type=Path, help="work here, and leave the folders")
     args = arguments.parse_args()
+    leave_when_told()
     wanted = {int(number) for number in args.rows.split(",") if number}
     rows = [row for row in ROWS if row.number in wanted or not wanted]
     args.out.mkdir(parents=True, exist_ok=True)

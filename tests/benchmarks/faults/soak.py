@@ -23,7 +23,7 @@ from typing import Any
 
 from easyds_tune.journal.events import ReportEvent, TrialState
 from tests.benchmarks.faults import our_side as our
-from tests.benchmarks.faults.place import Place, Running, Unseen, place_in
+from tests.benchmarks.faults.place import Place, Running, Unseen, leave_when_told, place_in
 from tests.benchmarks.faults.replays import replay_problem
 from tests.benchmarks.harness import Target, show_targets, write_result
 
@@ -60,6 +60,7 @@ def main() -> int:
     arguments.add_argument("--slots", type=int, nargs="*", default=[1, 2])
     arguments.add_argument("--seed", type=int, default=0)
     args = arguments.parse_args()
+    leave_when_told()
     soaks = []
     with tempfile.TemporaryDirectory(prefix="easyds-soak-") as scratch:
         for slots in args.slots:
