@@ -38,8 +38,8 @@ test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # One after another: each of them wants the machine for itself.
-bench: $(INSTALLED)  ## time warm workers, one more trial, a step, PPO against TRL; watch memory (some 40 minutes)
-	@for name in warm_workers marginal_cost step_time memory ppo_vs_trl; do \
+bench: $(INSTALLED)  ## time warm workers, one more trial, a step, PPO against TRL; watch memory; read a large journal (some 45 minutes)
+	@for name in warm_workers marginal_cost step_time memory ppo_vs_trl journal_speed; do \
 		echo "== $$name"; \
 		$(BIN)/python tests/benchmarks/$$name.py --out results/benchmarks || exit 1; \
 	done

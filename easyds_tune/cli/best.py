@@ -7,6 +7,8 @@ import json
 
 from easyds_tune.cli.common import add_name_arguments
 
+GONE = " (no longer there: it was deleted, or the folder was moved without it)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NAME, --results and --json."""
@@ -32,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
     if winner is not None:
         for path, value in winner["params"].items():
             print(f"  {path}: {value:.4g}" if isinstance(value, float) else f"  {path}: {value}")
-        print(f"checkpoint: {folder / winner['checkpoint']}")
+        if winner["checkpoint"] is not None:
+            path = folder / winner["checkpoint"]
+            print(f"checkpoint: {path}{'' if path.is_dir() else GONE}")
     if best["front"]:
         print("No other checkpoint beats these in all objectives:")
     for point in best["front"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easyds_tune.cli.common import add_name_arguments
+from easyds_tune.errors import CheckpointError
 
 if TYPE_CHECKING:
     from easyds_tune.journal.replay import SweepRecord
@@ -36,6 +37,13 @@ def run(args: argparse.Namespace) -> int:
     if winner is None or winner.checkpoint is None:
         print(f"error: {record.name} has no checkpoint that is fit to win", file=sys.stderr)
         return 3
+
+    if not (folder / winner.checkpoint).is_dir():
+        raise CheckpointError(
+            f"{folder / winner.checkpoint}: the checkpoint of trial {winner.trial.id} at step "
+            f"{winner.step} is no longer there; a sweep keeps its best one, so it was deleted or "
+            "the folder was moved without it"
+        )
 
     from easyds_tune.deploy.card import ModelCard
     from easyds_tune.deploy.export import export

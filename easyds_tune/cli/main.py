@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 
 from easyds_tune import __version__
 from easyds_tune.cli import best, export, plan, repair, resume, status, sweep, train
 from easyds_tune.errors import EasyDSError, ProblemsError
+from easyds_tune.redact import redact
 
 COMMANDS = (plan, sweep, resume, train, status, best, export, repair)
 READERS = ("status", "best", "export", "repair")
@@ -46,14 +48,14 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except ProblemsError as error:
         for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+            _tell(problem)
         if args.command not in READERS:
             count = len(error.problems)
             plural = "s" if count != 1 else ""
             print(f"{count} problem{plural}; nothing was started", file=sys.stderr)
         return error.exit_code
     except EasyDSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(error)
         return error.exit_code
     except BrokenPipeError:
         # What is still buffered must not raise again when Python flushes it at its end.
@@ -64,10 +66,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {args.command} lost the reader of its output and ended", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(error)
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        # A bug of ours, told as Python would; libraries put URLs into it, keys included.
+        print(redact(traceback.format_exc()), file=sys.stderr, end="")
+        return 1
+
+
+def _tell(problem: object) -> None:
+    print(f"error: {redact(str(problem))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from easyds_tune.journal.bounds import Bound, violation
@@ -39,17 +39,12 @@ def choose_finalists(record: SweepRecord, top: int) -> list[tuple[str, int]]:
     bound: the luckiest of many measured values lies inside a bound more easily than the truth. The
     default configuration's best checkpoint always enters, to be compared with.
     """
-    feasible = sorted(_feasible(record), key=lambda found: found.order)
-    chosen: list[tuple[str, int]] = []
-    of_trial: Counter[str] = Counter()
-    for candidate in feasible:
-        if len(chosen) < top and of_trial[candidate.trial] < PER_TRIAL:
-            of_trial[candidate.trial] += 1
-            chosen.append((candidate.trial, candidate.step))
+    found = (entry for trial in record.trials.values() for entry in candidates(record, trial))
+    chosen = [(candidate.trial, candidate.step) for candidate in best_of(found, top)]
     if not chosen:
         return []
     default = _default_checkpoint(record)
-    if default is not None and default[0] not in of_trial:
+    if default is not None and default[0] not in {trial for trial, _ in chosen}:
         chosen.append(default)
     return chosen
 
@@ -102,27 +97,40 @@ def find_finalists(record: SweepRecord, spec: SweepSpec) -> list[tuple[str, int]
     return chosen + retrained_finalists(record, chosen)
 
 
-class _Candidate(NamedTuple):
+class Candidate(NamedTuple):
+    """A feasible checkpoint; the smaller `order`, the better."""
+
     order: tuple[bool, float, int, int]
     trial: str
     step: int
 
 
-def _feasible(record: SweepRecord) -> Iterator[_Candidate]:
+def candidates(record: SweepRecord, trial: TrialRecord) -> Iterator[Candidate]:
+    """The checkpoints of a trial that may enter the finals."""
     objective = record.objective
     sign = -1.0 if objective.mode == "max" else 1.0
-    for trial in record.trials.values():
-        if trial.source == "finals":
+    if trial.source == "finals":
+        return
+    for report in reports_with_checkpoint(trial):
+        value = finite_metric(report, objective.metric)
+        outside = violation(record.bounds, report.metrics)
+        if not RankedTrial(trial, report, report.step, value, violation=outside).is_fit:
             continue
-        for report in _with_checkpoint(trial):
-            value = finite_metric(report, objective.metric)
-            outside = violation(record.bounds, report.metrics)
-            if not RankedTrial(trial, report, report.step, value, violation=outside).is_fit:
-                continue
-            assert value is not None
-            unsure = not all(_is_surely_inside(report, bound) for bound in record.bounds)
-            order = (unsure, sign * value, trial.number, report.step)
-            yield _Candidate(order, trial.id, report.step)
+        assert value is not None
+        unsure = not all(_is_surely_inside(report, bound) for bound in record.bounds)
+        order = (unsure, sign * value, trial.number, report.step)
+        yield Candidate(order, trial.id, report.step)
+
+
+def best_of(found: Iterable[Candidate], top: int) -> list[Candidate]:
+    """The `top` best candidates, at most two of a trial, best first."""
+    chosen: list[Candidate] = []
+    of_trial: Counter[str] = Counter()
+    for candidate in sorted(found):
+        if len(chosen) < top and of_trial[candidate.trial] < PER_TRIAL:
+            of_trial[candidate.trial] += 1
+            chosen.append(candidate)
+    return chosen
 
 
 def _is_surely_inside(report: Report, bound: Bound) -> bool:
@@ -137,24 +145,31 @@ def _is_surely_inside(report: Report, bound: Bound) -> bool:
 
 def _default_checkpoint(record: SweepRecord) -> tuple[str, int] | None:
     """The default's best checkpoint, feasible or not; None where it has none that is finite."""
-    sign = -1.0 if record.objective.mode == "max" else 1.0
-    found: list[tuple[float, float, int, str]] = []
     for trial in record.trials.values():
-        if trial.number != DEFAULT_TRIAL_NUMBER or trial.state is TrialState.FAILED:
-            continue
-        for report in _with_checkpoint(trial):
-            value = finite_metric(report, record.objective.metric)
-            if value is not None:
-                outside = violation(record.bounds, report.metrics)
-                found.append((outside, sign * value, report.step, trial.id))
-    if not found:
-        return None
-    *_, step, trial_id = min(found)
-    return trial_id, step
+        if trial.number == DEFAULT_TRIAL_NUMBER and trial.state is not TrialState.FAILED:
+            step = best_step(record, trial)
+            return None if step is None else (trial.id, step)
+    return None
 
 
-def _with_checkpoint(trial: TrialRecord) -> list[Report]:
-    return [report for report in trial.reports if report.step in trial.checkpoints]
+def best_step(record: SweepRecord, trial: TrialRecord, up_to: float = math.inf) -> int | None:
+    """The step of a trial's best checkpoint, feasible or not; None where it has none.
+
+    up_to: the last step that counts.
+    """
+    sign = -1.0 if record.objective.mode == "max" else 1.0
+    found: list[tuple[float, float, int]] = []
+    for report in reports_with_checkpoint(trial):
+        value = finite_metric(report, record.objective.metric)
+        if value is not None and report.step <= up_to:
+            found.append((violation(record.bounds, report.metrics), sign * value, report.step))
+    return min(found)[-1] if found else None
+
+
+def reports_with_checkpoint(trial: TrialRecord) -> list[Report]:
+    """What a trial reported at the steps whose checkpoints there are, by step."""
+    found = (trial.report_at(step) for step in sorted(trial.checkpoints))
+    return [report for report in found if report is not None]
 
 
 def _key(params: dict[str, Any]) -> str:

@@ -44,6 +44,8 @@ COPIED_TOLERANCE = 1e-6
 MERGED_TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """The same where LoRA is merged, as a share of the largest logit: about 8 roundings of the type."""
 CPU = torch.device("cpu")
+PICKLED = frozenset({".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"})
+"""Endings of files that may run code when they are read."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def export(
             card, base, base.model_name_or_path, kind, form, to, started_from=start.adapter
         )
         (folder / "README.md").write_text(text, encoding="utf-8")
+        _refuse_pickles(folder)
         difference = _compare(check, base, kind, form, folder)
         files = sorted(path for path in folder.iterdir() if path.is_file())
         report = ExportReport(
@@ -134,6 +137,13 @@ def export(
             tolerance=check.tolerance,
         )
     return report
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Weights are safetensors: nothing that is handed over can run code when it is loaded."""
+    found = sorted(path.name for path in folder.rglob("*") if path.suffix.lower() in PICKLED)
+    if found:
+        raise ExportError(f"an export holds no pickles, and this one would hold {', '.join(found)}")
 
 
 def base_reference(base: ModelSpec) -> str:
@@ -208,7 +218,8 @@ def _write_copied(
         wanted = logits(_with_adapter(plain, checkpoint), sequences)
         _write_adapter_config(checkpoint, base, folder)
     for path in checkpoint.glob("*.safetensors*"):  # the index of a sharded model, too
-        shutil.copyfile(path, folder / path.name)
+        if path.name.endswith((".safetensors", ".safetensors.index.json")):
+            shutil.copyfile(path, folder / path.name)
     return _Check(sequences, wanted, stored, stored, COPIED_TOLERANCE)
 
 

@@ -158,12 +158,14 @@ class DecideEvent:
 class CollectEvent:
     """A checkpoint, or its trainer state alone, is deleted right after this line, to save disk.
 
-    Without its trainer state a checkpoint can be judged and exported, and no trial can go on.
+    Without its trainer state a checkpoint can be judged and exported, and no trial can go on;
+    `bytes` is then the size of what is left.
     """
 
     trial: str
     step: int
     what: Literal["checkpoint", "trainer"]
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

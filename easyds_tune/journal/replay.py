@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -85,6 +86,7 @@ class TrialRecord:
     sizes: dict[int, int] = field(default_factory=dict)  # step -> size of its checkpoint
     digests: dict[int, str] = field(default_factory=dict)  # step -> of its manifest
     final_only: set[int] = field(default_factory=set)  # steps whose trainer state was deleted
+    collected: set[int] = field(default_factory=set)  # steps whose checkpoint was deleted
     decisions: list[DecideEvent] = field(default_factory=list)
     error: TrialError | None = None
     failures: list[Interruption] = field(default_factory=list)  # those that were not the end
@@ -102,10 +104,16 @@ class TrialRecord:
 
     def add_report(self, report: Report) -> None:
         """Append a report; a retry that goes back replaces what an earlier attempt left ahead."""
+        self._forget_after(report.step)
         while self.reports and self.reports[-1].step >= report.step:
             del self.reports[-1]
-        self._forget_after(report.step)
         self.reports.append(report)
+
+    def report_at(self, step: int) -> Report | None:
+        """The report of a step, None where there is none."""
+        place = bisect_left(self.reports, step, key=lambda report: report.step)
+        found = self.reports[place : place + 1]
+        return found[0] if found and found[0].step == step else None
 
     def add_checkpoint(self, event: CheckpointEvent) -> None:
         """A checkpoint is whole on disk; those of later steps belong to an attempt given up."""
@@ -114,6 +122,7 @@ class TrialRecord:
         self.sizes[event.step] = event.bytes
         self.digests[event.step] = event.digest
         self.final_only.discard(event.step)
+        self.collected.discard(event.step)
 
     def resumable(self) -> list[int]:
         """Steps whose checkpoints the trial can go on from, newest first."""
@@ -127,6 +136,8 @@ class TrialRecord:
         self.final_only.discard(step)
 
     def _forget_after(self, step: int) -> None:
+        if self.reports and self.reports[-1].step > step:
+            self.collected = {earlier for earlier in self.collected if earlier <= step}
         while self.checkpoints and (last := next(reversed(self.checkpoints))) > step:
             self.forget(last)
 
@@ -244,10 +255,14 @@ class SweepRecord:
 
     def _collect(self, event: CollectEvent, entry: Entry) -> None:
         trial = self._trial(event.trial, entry)
+        if event.step not in trial.checkpoints:
+            return
         if event.what == "checkpoint":
             trial.forget(event.step)
-        elif event.step in trial.checkpoints:
+            trial.collected.add(event.step)
+        else:
             trial.final_only.add(event.step)
+            trial.sizes[event.step] = event.bytes
 
     def _resume(self, event: ResumeEvent, entry: Entry) -> None:
         self.away += max(0.0, entry.time - self.updated)

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from easyds_tune.journal.events import Entry, Event, SweepEvent, decode_line, encode_line
 from easyds_tune.journal.reader import JournalReader
 from easyds_tune.journal.replay import SweepRecord, read_record
+from easyds_tune.journal.secrets import without_secrets
 
 
 class JournalWriter:
@@ -69,7 +70,7 @@ class JournalWriter:
             ValueError: a number outside `metrics` is not finite.
             OSError: the disk refused, as when it is full.
         """
-        line = encode_line(self._next_seq, round(time.time(), 6), event)
+        line = encode_line(self._next_seq, round(time.time(), 6), without_secrets(event))
         # Read back, so that the driver's own record holds exactly what a replay will hold.
         entry = decode_line(line)
         if self._stream.tell() != self._whole_bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from easyds_tune.journal.bounds import violation
@@ -25,27 +26,34 @@ def pareto_front(record: SweepRecord) -> list[FrontPoint]:
 
     Best first by the first objective, in a tie by the next.
     """
-    points = [point for trial in record.trials.values() for point in _points(record, trial)]
-    points.sort(key=lambda point: (_costs(point, record.objectives), point.trial.number))
+    points = (point for trial in record.trials.values() for point in trial_points(record, trial))
+    return front_of(points, record.objectives)
+
+
+def front_of(points: Iterable[FrontPoint], objectives: tuple[Objective, ...]) -> list[FrontPoint]:
+    """Those of the points that no other one equals or beats in all; best first."""
     front: list[FrontPoint] = []
-    for point in points:
-        costs = _costs(point, record.objectives)
+    for point in sorted(points, key=lambda p: (_costs(p, objectives), p.trial.number, p.step)):
+        costs = _costs(point, objectives)
         # Whatever beats it comes before it; of equals the earlier trial stays.
         if not any(
-            all(a <= b for a, b in zip(_costs(other, record.objectives), costs, strict=True))
+            all(a <= b for a, b in zip(_costs(other, objectives), costs, strict=True))
             for other in reversed(front)
         ):
             front.append(point)
     return front
 
 
-def _points(record: SweepRecord, trial: TrialRecord) -> list[FrontPoint]:
+def trial_points(record: SweepRecord, trial: TrialRecord) -> list[FrontPoint]:
+    """The feasible checkpoints of a trial that have a finite value for each objective."""
     found = []
-    for report in trial.reports:
-        checkpoint = trial.checkpoints.get(report.step)
+    for step, checkpoint in sorted(trial.checkpoints.items()):
+        report = trial.report_at(step)
+        if report is None:
+            continue
         values = [finite_metric(report, objective.metric) for objective in record.objectives]
         known = tuple(value for value in values if value is not None)
-        if checkpoint is None or len(known) < len(values):
+        if len(known) < len(values):
             continue
         outside = violation(record.bounds, report.metrics)
         if RankedTrial(trial, report, report.step, known[0], violation=outside).is_fit:

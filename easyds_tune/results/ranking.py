@@ -63,10 +63,12 @@ def best_report(
 ) -> Report | None:
     """The report with the best finite objective inside all bounds, the earlier one in a tie.
 
-    Where none is inside, the one that misses them least. Where the trial has checkpoints only
-    reports with one count: a score without its weights cannot be deployed.
+    Where none is inside, the one that misses them least. Where the trial wrote checkpoints only
+    reports with one count: a score that never had weights cannot be deployed. One whose checkpoint
+    was deleted to save disk still says how good the trial was; it wins nothing.
     """
-    with_checkpoint = [report for report in trial.reports if report.step in trial.checkpoints]
+    written = trial.checkpoints.keys() | trial.collected
+    with_checkpoint = [report for report in trial.reports if report.step in written]
     return _best_of(with_checkpoint, objective, bounds) or _best_of(
         trial.reports, objective, bounds
     )
@@ -127,8 +129,11 @@ def rank(record: SweepRecord) -> list[RankedTrial]:
 
 
 def find_winner(ranking: list[RankedTrial]) -> RankedTrial | None:
-    """The best fit trial that has a checkpoint; without any checkpoint at all, the best fit one."""
-    fit = [ranked for ranked in ranking if ranked.is_fit]
+    """The best fit trial that has a checkpoint; without any checkpoint at all, the best fit one.
+
+    One whose checkpoint was deleted cannot win: the collector keeps the best one's.
+    """
+    fit = [r for r in ranking if r.is_fit and r.step not in r.trial.collected]
     return next((ranked for ranked in fit if ranked.checkpoint), fit[0] if fit else None)
 
 

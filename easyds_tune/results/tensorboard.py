@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,7 +80,7 @@ class TensorBoardWriter:
     def finish(self, trial: TrialRecord) -> None:
         """Close the trial's run, and its session if the state is final."""
         self.start(trial)  # a trial may fail before it starts
-        run = self._runs.pop(trial.id)
+        run = self._runs[trial.id]
         if trial.state.is_final:
             time = self._record.updated if trial.ended is None else trial.ended
             failed = trial.state in _FAILED_STATES
@@ -89,6 +90,7 @@ class TensorBoardWriter:
                 metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end)
             )
             run.write(time, run.last_step, summary)
+        del self._runs[trial.id]
         run.stream.close()
 
     def write_whole(self, trial: TrialRecord) -> None:
@@ -102,6 +104,13 @@ class TensorBoardWriter:
         """Close every open file; the sessions of unfinished trials stay open."""
         for run in self._runs.values():
             run.stream.close()
+        self._runs.clear()
+
+    def abandon(self) -> None:
+        """Close every open file, also those that the disk takes no more of."""
+        for run in self._runs.values():
+            with suppress(OSError):
+                run.stream.close()
         self._runs.clear()
 
     def _file_name(self, run: str) -> str:
@@ -201,16 +210,20 @@ class TensorBoardWriter:
 
 
 def rebuild(record: SweepRecord, folder: Path) -> None:
-    """Replace everything under `folder` by what the record says."""
+    """Replace everything under `folder` by what the record says; after an error it is as it was."""
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
     writer = TensorBoardWriter(draft, record)
-    for trial in record.trials.values():
-        if trial.started is not None or trial.state.is_final:
-            writer.write_whole(trial)
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+    try:
+        draft.mkdir(parents=True)
+        for trial in record.trials.values():
+            if trial.started is not None or trial.state.is_final:
+                writer.write_whole(trial)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    finally:
+        writer.abandon()
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _open_events(path: Path, created: float) -> BinaryIO:
@@ -219,7 +232,13 @@ def _open_events(path: Path, created: float) -> BinaryIO:
     stream = path.open("ab")
     if stream.tell() == 0:
         header = Event(wall_time=created, file_version="brain.Event:2")
-        RecordWriter(stream).write(header.SerializeToString())
+        try:
+            RecordWriter(stream).write(header.SerializeToString())
+            stream.flush()
+        except OSError:
+            with suppress(OSError):
+                stream.close()
+            raise
     return stream
 
 

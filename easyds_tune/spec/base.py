@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import typing
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 LARGEST = 2**31 - 1
 """Upper bound of counts that have no narrower one: what every library below can hold."""
@@ -21,6 +22,24 @@ def _a_file_can_be_called(name: str) -> str:
         raise ValueError("must have at most 255 bytes between two slashes, as file names do")
     return name
 
+
+BYTE_UNITS = {
+    unit: 1000**power for power, unit in enumerate(("B", "KB", "MB", "GB", "TB", "PB"))
+} | {unit: 1024**power for power, unit in enumerate(("KIB", "MIB", "GIB", "TIB", "PIB"), start=1)}
+
+
+def _count_bytes(value: Any) -> Any:
+    """Text such as 20GB as a number of bytes; a number as it is."""
+    if not isinstance(value, str | bool):
+        return value
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)\s*", str(value))
+    if found is None or found[2].upper() not in BYTE_UNITS:
+        raise ValueError(f"must be a number of bytes, or one with a unit as in 20GB, got {value!r}")
+    return round(float(found[1]) * BYTE_UNITS[found[2].upper()])
+
+
+ByteCount = Annotated[int, BeforeValidator(_count_bytes), Field(ge=1, lt=2**63)]
+"""Bytes, as a number or as text with a unit: kB, MB, GB, TB in thousands, KiB, MiB in 1,024s."""
 
 FileName = Annotated[str, Field(min_length=1), AfterValidator(_a_file_can_be_called)]
 """A path, or a hub name that a folder of this name would stand for."""

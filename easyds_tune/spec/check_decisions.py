@@ -42,6 +42,7 @@ def decision_problems(spec: SweepSpec) -> list[str]:
         *_earlier_sweep_problems(spec),
         *_space_file_problems(spec),
         *_finals_problems(spec),
+        *_keep_problems(spec),
     ]
 
 
@@ -239,6 +240,17 @@ def _space_file_problems(spec: SweepSpec) -> list[str]:
         return ["space_file: must ask the trial for a value, such as trial.suggest_float("
                 "'training.learning_rate', 1e-5, 1e-3, log=True), and asks for none"]  # fmt: skip
     return []
+
+
+def _keep_problems(spec: SweepSpec) -> list[str]:
+    """The finals need the checkpoints of all who enter them."""
+    keep = spec.output.keep
+    if spec.finals is None or len(spec.objectives) > 1 or keep is None or keep >= spec.finals.top:
+        return []
+    return [
+        f"output.keep: must be at least finals.top, got {keep} < {spec.finals.top}; "
+        f"set output.keep: {spec.finals.top}"
+    ]
 
 
 def _finals_problems(spec: SweepSpec) -> list[str]:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from easyds_tune.errors import SpecError
+from easyds_tune.redact import key_problems, without_keys
 from easyds_tune.spec.algorithm import PPOSpec
 from easyds_tune.spec.base import Spec, written_fields
 from easyds_tune.spec.check import missing_files, spec_problems
@@ -197,6 +198,9 @@ def validate(
 ) -> SweepSpec:
     """A raw mapping as a checked SweepSpec; SpecError with all problems, earlier ones first."""
     problems = list(problems or [])
+    if found := key_problems(raw):
+        problems += found
+        raw = without_keys(raw)  # what else is wrong shall not be told with a key in it
     spec: SweepSpec | None = None
     try:
         spec = SweepSpec.model_validate(raw)

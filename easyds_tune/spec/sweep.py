@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from easyds_tune.spec.algorithm import AlgorithmSpec
-from easyds_tune.spec.base import LARGEST_SEED, FileName, Spec
+from easyds_tune.spec.base import LARGEST, LARGEST_SEED, ByteCount, FileName, Spec
 from easyds_tune.spec.bounds import BoundSpec
 from easyds_tune.spec.conditions import active_paths
 from easyds_tune.spec.data import DataSpec
@@ -57,6 +57,13 @@ class OutputSpec(Spec):
 
     folder: str = Field("results", min_length=1)
     """Folder that holds one folder per sweep."""
+    keep: int | None = Field(10, ge=1, le=LARGEST)
+    """Best checkpoints that stay, feasible ones first; null for all. What running and paused
+    trials, the finals and a front need stays besides. Those that no trial goes on from lose their
+    optimizer state."""
+    disk_limit: ByteCount | None = None
+    """Bytes of all checkpoints together, such as 20GB or 500MiB; null for no limit. Above it the
+    worst that `keep` would keep go too, and no trial begins before there is room."""
 
     @field_validator("folder")
     @classmethod

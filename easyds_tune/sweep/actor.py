@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from easyds_tune import progress
 from easyds_tune.errors import DataError
 from easyds_tune.spec.micro_batch import smaller_micro_batch
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 STOP_FILE = "stop"
 """In the scratch folder: every running trial writes a checkpoint and ends."""
+HEARTBEATS = "workers"
+"""Folder in the scratch folder: a file of each worker says by when its next sign of life is due."""
+SLOW = 10.0
+"""So many times the longest pause a worker ever made, and it hangs."""
+LOADING_SECONDS = 1800.0
+"""Loading a base, data and judge gives no sign of life."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class TrialActor(tune.Trainable):
         self._setting = setting
         self._reports: Iterator[Report] | None = None
         self._take(config)
-        with _failures_kept(self._trial_folder):
+        with _failures_kept(self._trial_folder), watched_while_loading(setting, config["trial"]):
             self._bench = open_workbench_of(setting)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -141,6 +148,17 @@ def _failures_kept(folder: Path) -> Iterator[None]:
 
         write_failure(folder, classify(error))
         raise
+
+
+@contextmanager
+def watched_while_loading(setting: SweepSetting, trial: str) -> Iterator[None]:
+    """Let the supervisor watch this process: within the block as one that loads, then at work."""
+    file = Path(setting.scratch) / HEARTBEATS / f"{os.getpid()}.json"
+    hang_seconds = setting.spec.resources.hang_seconds
+    progress.watch(file, max(hang_seconds, LOADING_SECONDS), SLOW)
+    progress.works_on(trial)
+    yield
+    progress.watch(file, hang_seconds, SLOW)
 
 
 def open_workbench_of(setting: SweepSetting) -> Workbench:

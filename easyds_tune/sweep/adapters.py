@@ -28,7 +28,7 @@ class DecidingSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """What to run next; None while there is nothing to run; FINISHED after the last."""
         self._recorder.tick()
-        if self._recorder.is_stopping:
+        if self._recorder.is_stopping or not self._recorder.has_room():
             return None
         self._recorder.stop_if_due(self._decider)
         match self._decider.next():

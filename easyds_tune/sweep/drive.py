@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from easyds_tune.decisions.collector import bytes_over, disk_rules
 from easyds_tune.errors import SweepError
-from easyds_tune.journal.events import FinalEvent, FinalsEvent
+from easyds_tune.journal.events import FinalEvent, FinalsEvent, NoteEvent
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
-from easyds_tune.results.best import write_best
+from easyds_tune.results.derived import Boards, write_results
 from easyds_tune.results.display import LiveDisplay
 from easyds_tune.results.finals import find_best
-from easyds_tune.results.tables import write_tables
-from easyds_tune.results.tensorboard import TensorBoardWriter, rebuild
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
 from easyds_tune.spec.micro_batch import smaller_micro_batch
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
+from easyds_tune.sweep.collector import collect
+from easyds_tune.sweep.disk import warn
+from easyds_tune.sweep.orphans import end_orphans, private_folder
 from easyds_tune.sweep.preflight import CheckedRecords
+from easyds_tune.sweep.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from easyds_tune.decisions.decider import Decider
@@ -81,32 +82,45 @@ def drive(
         sweep.points,
         holds_finals=sweep.holds_finals,
     )
-    scratch = Path(tempfile.mkdtemp(prefix="easyds-ray-"))
-    boards = TensorBoardWriter(sweep.folder / "tensorboard", record)
-    try:
-        with LiveDisplay(record, stream or sys.stdout) as display:
-            from easyds_tune.sweep.actor import STOP_FILE
-            from easyds_tune.sweep.recorder import Recorder
+    boards = Boards(sweep.folder, record, warn)
+    orphans = end_orphans()
+    out = stream or sys.stdout
+    with private_folder() as scratch, LiveDisplay(record, out) as display:
+        from easyds_tune.sweep.actor import HEARTBEATS, STOP_FILE
+        from easyds_tune.sweep.recorder import Recorder
 
-            recorder = Recorder(
-                journal,
-                record,
-                sweep.folder.resolve(),
-                boards,
-                display,
-                can_shrink=lambda trial: _can_shrink(sweep, trial),
-                ask_to_stop=(scratch / STOP_FILE).touch,
-            )
-            begin(recorder, decider)
-            # A torn event file hides what is appended to it.
-            rebuild(record, sweep.folder / "tensorboard")
+        folder = sweep.folder.resolve()
+        recorder = Recorder(
+            journal,
+            record,
+            folder,
+            boards,
+            display,
+            can_shrink=lambda trial: _can_shrink(sweep, trial),
+            ask_to_stop=(scratch / STOP_FILE).touch,
+            supervise=Supervisor(
+                scratch / HEARTBEATS, folder / "trials", sweep.spec.resources.host_memory
+            ).check,
+            tidy=lambda: _tidy(sweep, recorder),
+            over_limit=lambda: bytes_over(record, disk_rules(sweep.spec)),
+        )
+        begin(recorder, decider)
+        if orphans:
+            recorder.append(NoteEvent(f"{orphans} processes of a dead driver were ended"))
+        boards.rebuild()  # a torn event file hides what is appended to it
+        try:
             code = _search(sweep, recorder, decider, scratch)
-    finally:
-        boards.close()
-        shutil.rmtree(scratch, ignore_errors=True)
-    write_tables(record, sweep.folder)
-    write_best(record, sweep.folder)
+        finally:
+            boards.close()
+    write_results(record, sweep.folder, warn)
     return code
+
+
+def _tidy(sweep: Sweep, recorder: Recorder) -> None:
+    """Delete checkpoints that nothing needs any more; a simulated sweep has none."""
+    if sweep.simulate is None:
+        rules = disk_rules(sweep.spec)
+        collect(recorder.record, rules, sweep.folder.resolve(), recorder.append, warn)
 
 
 def _search(sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path) -> int:
@@ -115,7 +129,8 @@ def _search(sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path) -
     try:
         _tune(sweep, recorder, decider, scratch)
     except (Interrupted, KeyboardInterrupt) as stop:
-        recorder.interrupt()
+        with contextlib.suppress(Interrupted):  # a full disk takes no more events
+            recorder.interrupt()
         return EXIT_INTERRUPTED[getattr(stop, "signum", signal.SIGINT)]
     except Exception as error:
         recorder.interrupt()

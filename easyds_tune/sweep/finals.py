@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import os
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,19 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from easyds_tune import progress
 from easyds_tune.errors import EasyDSError
 from easyds_tune.journal.events import FinalistEvent, NoteEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.spec.resources import slot_count
 from easyds_tune.spec.sweep import trial_spec
-from easyds_tune.sweep.actor import SweepSetting, open_workbench_of
+from easyds_tune.sweep.actor import SweepSetting, open_workbench_of, watched_while_loading
 
 FINALS_RECORDS = ("finals_prompts", "finals_held_out")
 """Names under which the records of the finals have their hashes."""
 SECONDS_BETWEEN_TICKS = 0.5
+ATTEMPTS = 3
+"""So many workers may a finalist lose before it is left out."""
 
 
 class FinalsJudge:
@@ -27,7 +31,9 @@ class FinalsJudge:
 
     def __init__(self, setting: SweepSetting) -> None:
         self._setting = setting
-        self._bench = open_workbench_of(setting)
+        self._name = f".finals-{os.getpid()}"  # to the supervisor, each judge is a trial
+        with watched_while_loading(setting, self._name):
+            self._bench = open_workbench_of(setting)
 
     def judge(
         self, trial: str, params: dict[str, Any], checkpoint: str
@@ -37,7 +43,11 @@ class FinalsJudge:
 
         setting = self._setting
         spec = trial_spec(setting.spec, trial, params, setting.train_records)
-        measured = rejudge(self._bench, spec, Path(setting.folder) / checkpoint)
+        progress.works_on(self._name)
+        try:
+            measured = rejudge(self._bench, spec, Path(setting.folder) / checkpoint)
+        finally:
+            progress.works_on(None)
         return measured.values, measured.weights
 
 
@@ -59,10 +69,18 @@ def run_finals(
         return
     resources = setting.spec.resources
     actor: Any = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=setting.gpus)(FinalsJudge)
+    for finalist in list(waiting):
+        if finalist[1] not in record.trials[finalist[0]].checkpoints:
+            waiting.remove(finalist)
+            yield NoteEvent(
+                f"finals: trial {finalist[0]} at step {finalist[1]} could not be judged: "
+                "its checkpoint is no longer there"
+            )
     free: list[Any] = [
         actor.remote(setting) for _ in range(min(slot_count(resources), len(waiting)))
     ]
     running: dict[Any, tuple[Any, str, int, str]] = {}
+    lost: Counter[tuple[str, int]] = Counter()
     try:
         while waiting or running:
             while waiting and free:
@@ -79,12 +97,18 @@ def run_finals(
                     values, weights = ray.get(task)
                 except Exception as error:
                     # Whatever is wrong with one checkpoint, the others deserve their finals.
-                    if not _is_sound(error):
+                    is_sound = _is_sound(error)
+                    if not is_sound:
                         ray.kill(worker)
+                        lost[trial, step] += 1
+                        if lost[trial, step] < ATTEMPTS:
+                            waiting.append((trial, step))
                         worker = actor.remote(setting) if waiting else None
-                    yield NoteEvent(
-                        f"finals: trial {trial} at step {step} could not be judged: {_why(error)}"
-                    )
+                    if is_sound or lost[trial, step] == ATTEMPTS:
+                        yield NoteEvent(
+                            f"finals: trial {trial} at step {step} could not be judged: "
+                            f"{_why(error)}"
+                        )
                 else:
                     yield FinalistEvent(trial, step, checkpoint, values, weights)
                 if worker is not None:

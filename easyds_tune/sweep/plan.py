@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from easyds_tune.decisions.collector import RESUMABLE
 from easyds_tune.errors import DataError, SpecError
 from easyds_tune.spec.algorithm import length_field
 from easyds_tune.spec.bounds import BoundSpec
@@ -29,6 +30,10 @@ STATE_BYTES = 20
 """Bytes a checkpoint holds per trained weight: itself twice, AdamW's master copy and moments."""
 FIXED_BYTES = 60_000
 """Bytes of a checkpoint that do not grow with the adapter."""
+FIXED_EXPORT_BYTES = 4_000
+"""The same of one that has lost its trainer state."""
+CANDIDATES = 3
+"""Checkpoints of an unfinished trial, besides its newest, that may be the best one day."""
 
 
 def plan_text(spec: SweepSpec) -> str:
@@ -166,14 +171,42 @@ def _disk_line(spec: SweepSpec, evaluations: int) -> str:
         for change in _rank_choices(spec)
     ]
     known = [weights for weights in largest if weights is not None]
-    retrained = (spec.finals.top + 1) * spec.finals.seeds if spec.finals else 0
-    count = (spec.search.num_trials + retrained) * evaluations
+    whole, bare = _checkpoint_counts(spec, evaluations)
+    output = spec.output
+    stay = "all" if output.keep is None else f"the {output.keep} best"
+    also = f"{stay}, and what unfinished trials need"
+    if output.disk_limit is not None:
+        also += f"; from {format_bytes(output.disk_limit)} on fewer, and no trial begins"
     if not known:
-        return f"disk: {count} checkpoints at most; their size is known once the model is fetched"
+        return (
+            f"disk: at most {whole + bare} checkpoints, {also}; "
+            "their size is known once the model is fetched"
+        )
     # An adapter that the policy starts from is saved as one with the policy's own.
-    stacked = _weights(_shapes(start)) if _is_adapter(start) else 0
-    size = count * (STATE_BYTES * max(known) + WEIGHT_BYTES * stacked + FIXED_BYTES)
-    return f"disk: at most {format_bytes(size)} in {count} checkpoints under {spec.output.folder}/"
+    stacked = WEIGHT_BYTES * (_weights(_shapes(start)) if _is_adapter(start) else 0)
+    size = whole * (STATE_BYTES * max(known) + stacked + FIXED_BYTES)
+    size += bare * (WEIGHT_BYTES * max(known) + stacked + FIXED_EXPORT_BYTES)
+    return (
+        f"disk: at most {format_bytes(size)} in {whole + bare} checkpoints under "
+        f"{output.folder}/: {also}"
+    )
+
+
+def _checkpoint_counts(spec: SweepSpec, evaluations: int) -> tuple[int, int]:
+    """Checkpoints that are there at once, at most: with trainer state, and without."""
+    finals = spec.finals
+    finalists = (finals.top + 1) * (1 + finals.seeds) if finals else 0
+    retrained = finalists - (finals.top + 1) if finals else 0
+    every = (spec.search.num_trials + retrained) * evaluations
+    slots = slot_count(spec.resources)
+    waits = scheduler_type(spec) in ("asha", "halving")
+    unfinished = spec.search.num_trials if waits else min(slots, spec.search.num_trials)
+    # Each slot may be writing one more than what stays.
+    whole = min(every, RESUMABLE * unfinished + slots)
+    if spec.output.keep is None:
+        return whole, every - whole
+    bare = spec.output.keep + finalists + CANDIDATES * unfinished
+    return whole, min(every - whole, bare)
 
 
 def _rank_choices(spec: SweepSpec) -> list[dict[str, object]]:

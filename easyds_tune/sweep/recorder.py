@@ -5,6 +5,7 @@ The journal comes first. The record, the display and TensorBoard only ever see w
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -24,14 +25,16 @@ from easyds_tune.journal.events import (
     NoteEvent,
     ReportEvent,
     StartEvent,
+    StopEvent,
     SuggestEvent,
     TrialError,
     TrialState,
 )
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
-from easyds_tune.results.tensorboard import TensorBoardWriter
+from easyds_tune.results.derived import Boards
 from easyds_tune.spec.sweep import trial_id
+from easyds_tune.sweep.disk import Room, wait_for_room, warn
 from easyds_tune.trial.failure import (
     Failure,
     put_away_failure,
@@ -41,6 +44,8 @@ from easyds_tune.trial.failure import (
 
 TUNES_OWN = "config/"
 """How names begin that Tune puts among the metrics when it flattens a result."""
+SECONDS_BETWEEN_CHECKS = 0.5
+"""How often the workers are looked after."""
 SECONDS_TO_CHECKPOINT = 60
 """How long running trials get to write a checkpoint once the sweep is told to stop."""
 
@@ -73,13 +78,18 @@ class Recorder(Callback):
         journal: JournalWriter,
         record: SweepRecord,
         folder: Path,
-        boards: TensorBoardWriter,
+        boards: Boards,
         display: Display,
         can_shrink: Callable[[TrialRecord], bool] = lambda trial: False,
         ask_to_stop: Callable[[], object] = lambda: None,
+        supervise: Callable[[], object] = lambda: None,
+        tidy: Callable[[], object] = lambda: None,
+        over_limit: Callable[[], int] = lambda: 0,
     ) -> None:
         """folder: the sweep's own. can_shrink: whether a trial's micro-batch can be halved once
         more. ask_to_stop: lets every running trial know that it should write a checkpoint and end.
+        supervise: called twice a second; ends workers that hang. tidy: called when checkpoints
+        may have become useless. over_limit: bytes by which those that must stay exceed the limit.
         """
         self.record = record
         self.stop_signal: int | None = None
@@ -89,6 +99,11 @@ class Recorder(Callback):
         self._display = display
         self._can_shrink = can_shrink
         self._ask_to_stop = ask_to_stop
+        self._supervise = supervise
+        self._tidy = tidy
+        self._over_limit = over_limit
+        self._room = Room(folder, warn)
+        self._supervised = 0.0
         self._deadline: float | None = None
         self._names: dict[str, str] = {}
         self._started: dict[str, float] = {}
@@ -98,8 +113,9 @@ class Recorder(Callback):
         return (object, ())
 
     def append(self, event: Event) -> None:
-        """Write one event, apply it to the record, and show it."""
-        self.record.apply(self._journal.append(event))
+        """Write one event, apply it to the record, and show it; waits while the disk is full."""
+        write = functools.partial(self._journal.append, event)
+        self.record.apply(wait_for_room(write, self._folder, warn, self._stop_waiting))
         self._display.update(self.record)
 
     def suggested(self, ray_id: str, proposal: Proposal) -> dict[str, Any]:
@@ -113,12 +129,13 @@ class Recorder(Callback):
     def goes_on(self, ray_id: str, decision: GoOn) -> dict[str, Any]:
         """A trial goes on from its newest checkpoint; what its worker is told."""
         name, trial = decision.trial, self.record.trials[decision.trial]
-        put_away_failure(self._trial_folder(name))
         self.append(DecideEvent(name, trial.step, decision.by, decision.action, decision.reason))
         return self._handed_out(ray_id, name)
 
     def _handed_out(self, ray_id: str, name: str) -> dict[str, Any]:
         self._names[ray_id] = name
+        with suppress(OSError):
+            put_away_failure(self._trial_folder(name))  # of an attempt before this one
         trial = self.record.trials[name]
         return {
             "trial": name,
@@ -169,6 +186,7 @@ class Recorder(Callback):
             self.append(event)  # a decision that a driver wrote and did not carry out stands
         if verdict.state is not None:
             self.finish(name, verdict.state)
+        self._tidy()
 
     def stop_if_due(self, decider: Decider) -> None:
         """Write that the search is over, once a limit is met."""
@@ -182,6 +200,9 @@ class Recorder(Callback):
     def tick(self) -> None:
         """Keep the clock on the screen going; raises Interrupted where a signal asked for it."""
         self._display.update(self.record)
+        if time.monotonic() - self._supervised > SECONDS_BETWEEN_CHECKS:
+            self._supervised = time.monotonic()
+            self._supervise()
         if self.stop_signal is None:
             return
         if self._deadline is None:
@@ -189,6 +210,25 @@ class Recorder(Callback):
             self._ask_to_stop()
         if not self._started or time.monotonic() > self._deadline:
             raise Interrupted(self.stop_signal)
+
+    def _stop_waiting(self) -> None:
+        if self.stop_signal is not None:
+            raise Interrupted(self.stop_signal)
+
+    def has_room(self) -> bool:
+        """Whether the disk takes the checkpoints of all slots and one more, so that a trial begins.
+
+        Where what must stay exceeds the sweep's own limit, trials that run come to their end first;
+        where none does, the search is over.
+        """
+        sizes = [size for trial in self.record.trials.values() for size in trial.sizes.values()]
+        if self._room.is_short((len(self._started) + 1) * max(sizes, default=0)):
+            return False
+        over = self._over_limit()
+        if over > 0 and not self._started and self.record.stopped is None:
+            what = f"checkpoints that must stay take {over} bytes more than output.disk_limit"
+            self.append(StopEvent(what))
+        return over <= 0 or not self._started
 
     @property
     def is_stopping(self) -> bool:
@@ -224,6 +264,7 @@ class Recorder(Callback):
         error = TrialError(failure.type, failure.message)
         state = TrialState(failure.state)
         self.finish(name, state_after(trial, state, error, self._can_shrink(trial)), error)
+        self._tidy()
 
     def release_paused(self) -> None:
         """The search is over: what still waits at a rung has lost."""

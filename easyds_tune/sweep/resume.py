@@ -16,6 +16,7 @@ from easyds_tune.results.load import JOURNAL_NAME, load_sweep_record
 from easyds_tune.results.rebuild import rebuild
 from easyds_tune.spec.load import validate
 from easyds_tune.spec.sweep import SweepSpec, set_path, trial_spec
+from easyds_tune.sweep.collector import lost_checkpoints, sweep_leftovers
 from easyds_tune.sweep.drive import Sweep, drive
 from easyds_tune.sweep.lock import lock
 from easyds_tune.sweep.run import RESOLVED, check, versions, write_resolved
@@ -96,6 +97,9 @@ def resume_sweep(
             recorder.append(ResumeEvent(spec.search.num_trials, said))
             for note in notes:
                 recorder.append(NoteEvent(note))
+            if simulate is None:
+                for lost in lost_checkpoints(record, folder):
+                    recorder.append(lost)
 
             def is_last(trial: TrialRecord) -> bool:
                 complete = trial_spec(spec, trial.id, trial.params, records.fitting)
@@ -103,6 +107,9 @@ def resume_sweep(
 
             for event in unfinished_business(record, decider.on_report, is_last):
                 recorder.append(event)
+            if simulate is None:
+                for text in sweep_leftovers(record, folder):
+                    recorder.append(NoteEvent(text))
 
         with journal:
             return drive(sweep, journal, record, begin, stream)

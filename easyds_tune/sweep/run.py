@@ -19,6 +19,7 @@ from easyds_tune.errors import SpecError
 from easyds_tune.journal.events import NoteEvent, SweepEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
+from easyds_tune.redact import redact
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.drive import Sweep, drive
 from easyds_tune.sweep.lock import lock
@@ -97,7 +98,7 @@ def _write_spec(sweep: Sweep, written: str | None) -> None:
     text = written
     if text is None:
         text = yaml.safe_dump(spec.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
-    (folder / "spec.yaml").write_text(text, encoding="utf-8")
+    (folder / "spec.yaml").write_text(redact(text), encoding="utf-8")  # a comment may hold a key
     resolved = {
         "schema": 1,
         "spec": spec.model_dump(mode="json"),
@@ -120,7 +121,7 @@ def write_resolved(folder: Path, resolved: dict[str, Any]) -> None:
     """Write what a resume needs besides the journal: whole, or not at all."""
     draft = folder / f".{RESOLVED}.unfinished"
     with draft.open("w", encoding="utf-8") as stream:
-        json.dump(resolved, stream, ensure_ascii=False, indent=1)
+        stream.write(redact(json.dumps(resolved, ensure_ascii=False, indent=1)))
         stream.flush()
         os.fsync(stream.fileno())
     draft.replace(folder / RESOLVED)

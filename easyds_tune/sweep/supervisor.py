@@ -1,9 +1,9 @@
 """Ends workers that hang, that have lost a rank, or that take the machine's last memory.
 
 It stands in the driver, outside the workers: a rank that waits in a collective for one that is
-dead or stopped cannot help itself. Each worker process of a running trial keeps a heartbeat file,
-`*.json` with {"pid", "trial", "rank", "due"}: its process, what it runs, and the time (seconds
-since 1970) by which it will have written the file again. It removes the file when its trial ends.
+dead or stopped cannot help itself. Each worker process keeps a heartbeat file, `*.json` with
+{"pid", "trial", "rank", "due"}: its process, what it runs, and the time (seconds since 1970) by
+which it will have written the file again; trial and due are null while it rests.
 Linux only; elsewhere it sees nothing and does nothing.
 """
 
@@ -101,20 +101,21 @@ class Supervisor:
         return told
 
     def _read_heartbeats(self) -> list[Heartbeat]:
-        """Every heartbeat. The file of a process that has ended is removed as it is read."""
+        """The heartbeats of running trials. A file whose process has ended is removed when read."""
         mark, found = own_mark(), []
         for file in sorted(self._heartbeats.glob("*.json")):
             try:
                 raw = json.loads(file.read_text(encoding="utf-8"))
-                pid, due = int(raw["pid"]), float(raw["due"])
-                trial, rank = str(raw["trial"]), int(raw["rank"])
+                pid, rank, trial = int(raw["pid"]), int(raw["rank"]), raw["trial"]
+                due = float(raw["due"] or 0)
                 written = file.stat().st_mtime
-            except (OSError, ValueError, KeyError, TypeError):  # its trial has just ended
+            except (OSError, ValueError, KeyError, TypeError):  # being removed, or none of ours
                 continue
             is_alive = start_of(pid) is not None and mark_of(pid) == mark
             if not is_alive:
                 file.unlink(missing_ok=True)
-            found.append(Heartbeat(file, pid, trial, rank, written, due, is_alive))
+            if trial is not None:
+                found.append(Heartbeat(file, pid, str(trial), rank, written, due, is_alive))
         return found
 
     def _lost_rank(self, trial: str, ranks: list[Heartbeat]) -> Failure | None:

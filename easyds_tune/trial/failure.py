@@ -6,19 +6,16 @@ import errno
 import json
 import os
 import traceback
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from easyds_tune.errors import DivergedError
+from easyds_tune.redact import redact
 
 FILE = "failure.json"
 DISK_FULL = "DiskFull"
-SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
-"""An environment variable with one of these in its name holds a secret."""
-SHORTEST_SECRET = 8
 
 _FULL_DISK = (
     "no space left on device",
@@ -107,19 +104,6 @@ def _known(error: BaseException) -> tuple[str, str] | None:
         if any(sign in text for sign in signs):
             return known
     return None
-
-
-def redact(text: str) -> str:
-    """The text with the name of the environment variable in place of each secret's value."""
-    secrets = {
-        form: name
-        for name, value in os.environ.items()
-        if len(value) >= SHORTEST_SECRET and any(part in name.upper() for part in SECRET_NAMES)
-        for form in (value, repr(value)[1:-1], urllib.parse.quote(value, safe=""))
-    }
-    for form in sorted(secrets, key=len, reverse=True):
-        text = text.replace(form, f"<{secrets[form]}>")
-    return text
 
 
 def write_failure(folder: Path, failure: Failure) -> None:

@@ -56,7 +56,7 @@ def test_help_names_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     out = capsys.readouterr().out
-    names = ["plan", "sweep", "train", "status", "best", "export"]
+    names = ["plan", "sweep", "train", "status", "best", "export", "repair"]
     assert [module.__name__.rsplit(".", 1)[-1] for module in COMMANDS] == names
     assert all(f"    {name} " in out for name in names)
     assert "2 the spec or input is wrong" in " ".join(out.split())

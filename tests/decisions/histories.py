@@ -69,10 +69,10 @@ def a_spec(space: dict[str, Any] | None = None, **changes: Any) -> SweepSpec:
 
 
 class History:
-    """A sweep's record, written one event at a time; a second passes between two of them."""
+    """A sweep's record, written one event at a time; `tick` seconds pass between two of them."""
 
-    def __init__(self, spec: SweepSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: SweepSpec, tick: float = 1.0) -> None:
+        self.spec, self.tick = spec, tick
         self.now = 1000.0
         objectives = objectives_of(spec)
         event = SweepEvent(
@@ -83,12 +83,12 @@ class History:
         self.record = SweepRecord.begin(Entry(0, self.now, event))
 
     def apply(self, event: Event) -> None:
-        self.now += 1
+        self.now += self.tick
         self.record.apply(Entry(self.events, self.now, event))
         self.events += 1
 
     def suggest(self, params: dict[str, Any], source: str = "sampler") -> int:
-        number = len(self.record.trials)
+        number = self.record.next_number
         self.apply(SuggestEvent(trial_id(number), number, params, source))  # type: ignore[arg-type]
         self.apply(StartEvent(trial_id(number), 1))
         return number
@@ -123,7 +123,7 @@ class History:
 
 
 def live_through(
-    spec: SweepSpec, seed: int = 0, *, forgetful: bool = False
+    spec: SweepSpec, seed: int = 0, *, forgetful: bool = False, tick: float = 1.0
 ) -> tuple[History, list[Any]]:
     """A sweep of four slots in which everything happens, and what was proposed all along: by one
     suggester, or by a `forgetful` one that is made anew for each question.
@@ -131,7 +131,7 @@ def live_through(
     Trials end in every state, report NaN, pause and go on, and are suggested while others run.
     """
     source = random.Random(seed)
-    history, suggester, proposed = History(spec), Suggester(spec), []
+    history, suggester, proposed = History(spec, tick), Suggester(spec), []
     running: list[int] = []
     paused: list[int] = []
     for number in range(spec.search.num_trials):

@@ -45,6 +45,16 @@ def test_no_more_trials_than_slots_run_at_a_time() -> None:
     assert race.next() == Wait()
 
 
+def test_a_number_is_never_given_twice_where_a_repair_lost_trials() -> None:
+    race = Race(by_x, scheduler="none", num_trials=4)
+    race.run()
+    for lost in ("000", "002"):
+        del race.record.trials[lost]
+    race.run()
+    assert list(race.record.trials) == ["001", "003", "004", "005"]
+    assert race.record.trials["004"].source == "sampler"
+
+
 def test_a_suggested_trial_that_has_not_begun_holds_a_slot() -> None:
     race = Race(by_x, slots=1)
     race.append(SuggestEvent("000", 0, {"x": 0.0}, "default"))

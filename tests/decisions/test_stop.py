@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from easyds_tune.decisions.decider import Over
-from easyds_tune.decisions.stop import seconds_used
-from easyds_tune.journal.events import DecideEvent, TrialState
+from easyds_tune.decisions.stop import Limits, seconds_used
+from easyds_tune.journal.events import DecideEvent, ResumeEvent, TrialState
 from easyds_tune.spec.stop import StopSpec
 from tests.decisions.racing import KL, Race, by_x
 
@@ -38,6 +38,27 @@ def test_hours_count_from_the_sweeps_begin() -> None:
     race = Race(by_x, scheduler="none", stop=StopSpec(hours=10 / 3600))
     race.run()
     assert race.now == 10
+
+
+def test_hours_in_which_no_driver_ran_do_not_count() -> None:
+    race = Race(by_x, scheduler="none", stop=StopSpec(hours=10 / 3600))
+    race.run(until=7)
+    used = seconds_used(race.record, race.now)
+    race.now += 1000
+    race.append(ResumeEvent(9))
+    assert race.record.away == 1000
+    assert race.decider.stop_event(race.now) is None
+    assert seconds_used(race.record, race.now) == used
+    assert race.decider.stop_event(race.record.updated + 3) is not None
+
+
+def test_no_improvement_goes_by_the_journals_order_not_by_the_clock() -> None:
+    """The best trial ended last; by a clock that jumped back it ended first."""
+    race = Race(by_x, [1.0, 2.0, 3.0], scheduler="none", num_trials=4)
+    race.run()
+    for trial in race.record.trials.values():
+        trial.ended = -(trial.ended or 0.0)
+    assert Limits(race.rules, race.record).trials_without_improvement() == 0
 
 
 @pytest.mark.parametrize(("gpus", "trials"), [(0.0, 4), (2.0, 2)])

@@ -62,6 +62,46 @@ def test_a_question_that_was_asked_already_gets_the_same_answer(sampler: str) ->
     assert suggester.suggest(22, history.record) == Suggester(spec).suggest(22, history.record)
 
 
+@pytest.mark.parametrize("clock", ["stands still", "runs back"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_clock_changes_what_is_proposed(sampler: str, clock: str) -> None:
+    spec = a_spec(SPACE, sampler=sampler, num_trials=7 if sampler == "gp" else 24)
+    _, proposed = live_through(spec, seed=2)
+    tick = 0.0 if clock == "stands still" else -1.0
+    assert live_through(spec, seed=2, tick=tick, forgetful=True)[1] == proposed
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "grid"])
+def test_a_record_that_lost_trials_still_gets_suggestions(sampler: str) -> None:
+    """A repaired journal has holes in its numbers; what is left is what counts."""
+    space = {**SPACE, LEARNING_RATE: [1e-5, 1e-4, 1e-3], BETA: [0.1, 0.2]}
+    spec = a_spec(space, sampler=sampler, num_trials=20)
+    history, _ = live_through(spec)
+    for number in (0, 3, 4, 11):
+        del history.record.trials[f"{number:03d}"]
+    number = history.record.next_number
+    assert number == 20
+    suggester = Suggester(spec)
+    first = suggester.suggest(number, history.record)
+    assert first is not None
+    assert first == Suggester(spec).suggest(number, history.record)
+    history.add(first, 1.0)
+    second = suggester.suggest(number + 1, history.record)
+    assert second == Suggester(spec).suggest(number + 1, history.record)
+
+
+def test_qmc_tries_no_point_again_that_a_lost_trial_had() -> None:
+    spec = a_spec(PLAIN, sampler="qmc", num_trials=12)
+    history, proposed = live_through(spec)
+    for number in (3, 4):
+        del history.record.trials[f"{number:03d}"]
+    suggester = Suggester(spec)
+    fresh = suggester.suggest(history.record.next_number, history.record)
+    assert fresh not in proposed
+    whole, _ = live_through(spec)
+    assert fresh == suggester.suggest(12, whole.record)
+
+
 @pytest.mark.parametrize("sampler", ["cmaes", "nsga2"])
 def test_the_stateful_ones_learn(sampler: str) -> None:
     spec = a_spec(PLAIN, sampler=sampler, num_trials=60, startup_trials=1, seed=1)

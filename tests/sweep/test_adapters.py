@@ -14,7 +14,7 @@ from easyds_tune.errors import SpecError
 from easyds_tune.journal.events import Objective, SweepEvent, TrialState
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
-from easyds_tune.results.tensorboard import TensorBoardWriter
+from easyds_tune.results.derived import Boards
 from easyds_tune.sweep.adapters import DecidingSearcher
 from easyds_tune.sweep.recorder import Recorder
 from tests.decisions.racing import rules
@@ -33,7 +33,7 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
     journal, first = JournalWriter.create(tmp_path / "journal.jsonl", begin)
     with journal:
         record = SweepRecord.begin(first)
-        boards = TensorBoardWriter(tmp_path / "tensorboard", record)
+        boards = Boards(tmp_path, record, print)
         yield Recorder(journal, record, tmp_path, boards, Unseen())
         boards.close()
 

@@ -15,10 +15,8 @@ from easyds_tune.sweep.orphans import OWNER, end_orphans, find_orphans, private_
 from easyds_tune.sweep.processes import (
     MARK,
     all_processes,
-    has_dead_driver,
     mark_of,
     own_mark,
-    start_of,
 )
 from tests.sweep.children import Child, child, has_ended, line_of, wait_until
 
@@ -53,28 +51,6 @@ with local_ray(ResourcesSpec(gpus_per_trial=0, max_concurrent=2)):
 def marked_by(driver: Child) -> list[int]:
     """The processes that carry the mark of a driver, itself apart."""
     return [pid for pid in all_processes() if f":{driver.pid}:" in (mark_of(pid) or "")]
-
-
-def test_the_mark_names_a_process_and_its_start() -> None:
-    assert not has_dead_driver(own_mark())
-    namespace, pid, start = own_mark().split(":")
-    assert (int(pid), int(start)) == (os.getpid(), start_of(os.getpid()))
-    # The number is in use again, by a process that started later.
-    assert has_dead_driver(f"{namespace}:{pid}:{int(start) - 1}")
-    # A container's processes are numbered anew: this one may be alive in its own.
-    assert not has_dead_driver(f"{int(namespace) + 1}:{pid}:{int(start) - 1}")
-    for nonsense in ("", "1", f"{namespace}::", f"{namespace}:1", f"{namespace}:x:y"):
-        assert not has_dead_driver(nonsense)
-
-
-def test_a_dead_process_is_dead_before_its_parent_has_noticed() -> None:
-    with child(SLEEP, **{MARK: own_mark()}) as process:
-        line_of(process)
-        assert mark_of(process.pid) == own_mark()
-        process.kill()
-        wait_until(lambda: has_ended(process.pid), 5, "its end")
-        assert Path(f"/proc/{process.pid}").exists()  # a zombie
-        assert mark_of(process.pid) is None
 
 
 def test_only_what_a_dead_driver_started_is_ended() -> None:
@@ -116,12 +92,11 @@ def test_nothing_of_a_killed_drivers_ray_holds_a_slot() -> None:
         names = [Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() for pid in processes]
         assert {"raylet", "gcs_server"} < set(names)
         assert set(workers) < set(processes)
-        os.kill(workers[0], signal.SIGSTOP)
+        os.kill(workers[0], signal.SIGSTOP)  # it cannot notice that its driver is gone
         driver.kill()
-        driver.wait()
-        assert not has_ended(workers[0])
+        wait_until(lambda: has_ended(driver.pid), 5, "the driver's end")
         start = time.monotonic()
-        assert end_orphans() > 0
+        end_orphans()
         assert time.monotonic() - start < 5
         assert [pid for pid in processes if not has_ended(pid)] == []
 

@@ -16,7 +16,7 @@ from easyds_tune.journal.events import DecideEvent, Objective, SweepEvent, Trial
 from easyds_tune.journal.reader import read_events
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
-from easyds_tune.results.tensorboard import TensorBoardWriter
+from easyds_tune.results.derived import Boards
 from easyds_tune.sweep.recorder import Interrupted, Recorder
 from easyds_tune.trial.failure import Failure, read_failure, write_failure
 
@@ -37,7 +37,7 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
     journal, first = JournalWriter.create(tmp_path / "journal.jsonl", begin)
     with journal:
         record = SweepRecord.begin(first)
-        boards = TensorBoardWriter(tmp_path / "tensorboard", record)
+        boards = Boards(tmp_path, record, print)
         yield Recorder(journal, record, tmp_path, boards, Shown())
         boards.close()
 

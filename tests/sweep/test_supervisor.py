@@ -28,6 +28,8 @@ folder, trial, rank, seconds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]),
 
 def beat():
     word = {"pid": os.getpid(), "trial": trial, "rank": rank, "due": time.time() + seconds}
+    if seconds < 0:
+        word |= {"trial": None, "due": None}
     file = folder / "heartbeats" / f"{os.getpid()}.json"
     unfinished = file.with_suffix(".new")
     unfinished.write_text(json.dumps(word))
@@ -151,6 +153,18 @@ def test_a_stopped_worker_is_ended_when_it_is_overdue(place: Place) -> None:
     assert failure.message.endswith("; one was due within 2 s")
     assert place.told == [f"trial 003 was ended: {failure.message}"]
     assert place.supervisor.check() == []
+    assert len(place.heartbeat_files()) == 1
+
+
+def test_a_worker_that_rests_may_be_silent_and_its_end_is_nobodys(place: Place) -> None:
+    resting = place.worker("time.sleep(600)", "000", seconds=-1)
+    another = place.worker("time.sleep(600)", "000", rank=1, seconds=-1)
+    place.supervised(memory=lambda: Memory(99, 100))
+    assert place.supervisor.check() == []
+    another.kill()
+    wait_until(lambda: has_ended(another.pid), 5, "its end")
+    assert place.supervisor.check() == []
+    assert not has_ended(resting.pid)
     assert len(place.heartbeat_files()) == 1
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from easyds_tune.errors import CheckpointError, DivergedError
+from easyds_tune.errors import DivergedError
 from easyds_tune.trial.checkpoint import verify_checkpoint
+from easyds_tune.trial.run import run_trial
 from tests.trial.small import ALGORITHMS, Algorithm, Lab, bits, sweep_spec
 
 STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
@@ -129,12 +130,41 @@ def test_a_trial_trained_in_full_is_resumed_too(lab_of: LabOf) -> None:
     assert bits(rest) == bits(whole)[1:]
 
 
-def test_a_damaged_checkpoint_is_never_resumed(lab_of: LabOf) -> None:
-    checkpoint = lab_of("rm").run(steps=1)[0].checkpoint.path
-    state = next(checkpoint.glob("trainer/global_step*/*model_states.pt"))
+def test_a_trial_goes_on_from_the_newest_checkpoint_that_is_whole(
+    lab_of: LabOf, tmp_path: Path
+) -> None:
+    lab = lab_of("rm")
+    whole = lab.run(steps=5)
+    assert [report.step for report in whole] == [2, 4, 5]
+    candidates = [report.checkpoint.path for report in reversed(whole[:2])]
+    assert whole[0].notes == ()
+    state = next(candidates[0].glob("trainer/global_step*/*model_states.pt"))
     state.write_bytes(state.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"model_states\.pt"):
-        lab_of("rm").run(resume_from=checkpoint)
+    rest = list(run_trial(lab.trial(steps=5), lab.bench, tmp_path / "on", candidates))
+    assert bits(rest) == bits(whole)[1:]
+    (note,) = rest[0].notes
+    assert "step-000004" in note
+    assert "model_states.pt" in note
+    assert rest[1].notes == ()
+
+
+def test_without_a_whole_checkpoint_a_trial_starts_from_the_beginning(
+    lab_of: LabOf, tmp_path: Path
+) -> None:
+    lab = lab_of("rm")
+    whole = lab.run(steps=2)
+    (whole[0].checkpoint.path / "manifest.json").write_text("{")
+    candidates = [tmp_path / "checkpoints" / "step-000009", whole[0].checkpoint.path]
+    (left,) = [tmp_path / "checkpoints" / ".step-000001.unfinished"]
+    left.mkdir(parents=True)
+    again = list(run_trial(lab.trial(steps=2), lab.bench, tmp_path, candidates))
+    assert bits(again) == bits(whole)
+    assert [("step-000009" in note, "damaged" in note) for note in again[0].notes[:2]] == [
+        (True, True),
+        (False, True),
+    ]
+    assert again[0].notes[2] == "no checkpoint is whole, so the trial starts from the beginning"
+    assert not left.exists()
 
 
 def test_a_budget_in_epochs_sees_every_record(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Carries out what the collector decides: the journal first, then the files.
+
+A crash in between leaves files that the journal calls deleted; `sweep_leftovers` removes them when
+the sweep goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from easyds_tune.decisions.collector import DiskRules, to_collect
+from easyds_tune.journal.events import CollectEvent
+from easyds_tune.journal.replay import SweepRecord
+from easyds_tune.trial.checkpoint import TRAINER, drop_trainer_state
+
+TRIALS, CHECKPOINTS = "trials", "checkpoints"
+
+
+def collect(
+    record: SweepRecord,
+    rules: DiskRules,
+    folder: Path,
+    append: Callable[[CollectEvent], object],
+    say: Callable[[str], object],
+) -> None:
+    """Delete what may go now, to save disk. Call it after every checkpoint and every trial's end.
+
+    append: writes an event to the journal and applies it to the record.
+    say: told of files that could not be deleted; they stay until the sweep is resumed.
+    """
+    while events := to_collect(record, rules):
+        for event in events:
+            path = folder / record.trials[event.trial].checkpoints[event.step]
+            if event.what == "trainer":
+                event = dataclasses.replace(event, bytes=_bytes_without_trainer(path))
+            append(event)
+            try:
+                if not _is_inside(path, folder):
+                    raise OSError("it lies outside of the sweep's trials")
+                if event.what == "trainer":
+                    _drop(path)
+                else:
+                    remove_checkpoint(path)
+            except OSError as error:
+                say(f"{path} could not be deleted, and takes up disk: {error}")
+
+
+def lost_checkpoints(record: SweepRecord, folder: Path) -> list[CollectEvent]:
+    """Events for checkpoints that the record has and the disk has not, as after a journal was cut.
+
+    For a resume, before anything goes on from them. Not for simulated sweeps, which write none.
+    """
+    events = []
+    for trial in record.trials.values():
+        for step, relative in sorted(trial.checkpoints.items()):
+            path = folder / relative
+            if not path.is_dir():
+                events.append(CollectEvent(trial.id, step, "checkpoint"))
+            elif step not in trial.final_only and not (path / TRAINER).is_dir():
+                left = _bytes_without_trainer(path)
+                events.append(CollectEvent(trial.id, step, "trainer", left))
+    return events
+
+
+def sweep_leftovers(record: SweepRecord, folder: Path) -> list[str]:
+    """Delete files of checkpoints that the record does not know; what was deleted, in words.
+
+    Half-written and half-deleted ones, those that a worker wrote just before the driver died, and
+    those of trials that the journal has lost. For a resume, while no trial runs.
+    """
+    known = {
+        folder / path: trial.id for trial in record.trials.values()
+        for path in trial.checkpoints.values()
+    }  # fmt: skip
+    told = []
+    for checkpoints in sorted((folder / TRIALS).glob(f"*/{CHECKPOINTS}")):
+        trial = checkpoints.parent.name
+        for path in sorted(checkpoints.iterdir()):
+            if path in known or not path.is_dir() or path.is_symlink():
+                continue
+            shutil.rmtree(path)
+            if not path.name.startswith("."):
+                told.append(f"{path.relative_to(folder)} is not in the journal, and was deleted")
+        if trial not in record.trials and not any(checkpoints.iterdir()):
+            shutil.rmtree(checkpoints.parent)
+    for entry in record.trials.values():
+        for step in sorted(entry.final_only):
+            _drop(folder / entry.checkpoints[step])
+    return told
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Delete a checkpoint's folder; one that is half deleted has a hidden name."""
+    hidden = path.with_name(f".{path.name}.deleted")
+    if hidden.is_dir():
+        shutil.rmtree(hidden)
+    try:
+        path.rename(hidden)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(hidden)
+
+
+def _drop(path: Path) -> None:
+    """Delete a checkpoint's trainer state, if it is there."""
+    if not (path / TRAINER).is_dir():
+        return
+    try:
+        drop_trainer_state(path)
+    except (ValueError, KeyError, TypeError, FileNotFoundError):
+        shutil.rmtree(path / TRAINER)  # its manifest is damaged, so nobody reads it anyway
+
+
+def _bytes_without_trainer(path: Path) -> int:
+    files = (file for file in path.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in files if file.relative_to(path).parts[0] != TRAINER)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to((folder / TRIALS).resolve())
