@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pyarrow.parquet as parquet
 
-from easyds_tune.errors import JournalError
-from easyds_tune.journal.replay import SweepRecord
 from tests.benchmarks.faults import our_side as our
 from tests.benchmarks.faults import ray_side as ray
 from tests.benchmarks.faults.place import Outcome, Place
@@ -46,11 +44,11 @@ def damaged_record(place: Place, seed: int) -> Outcome:
         problems.append("" if said else f"last line {what}: nothing was said of it")
     journal.write_bytes(_garble(whole, middle))
     line = whole[:middle].count(b"\n") + 1
-    problems += _repaired(place, reference, line)
+    problems += _repaired(place, line)
     return our.verdict(
         problems,
-        "last line cut, last line garbled: repaired and said; middle line garbled: refused with "
-        "its number, then repaired; decisions as without",
+        "last line cut, last line garbled: repaired and said, decisions as without; middle line "
+        "garbled: refused with its number, and repaired but for that line",
         seconds,
     )
 
@@ -59,17 +57,37 @@ def _garble(data: bytes, position: int) -> bytes:
     return data[:position] + bytes([data[position] ^ 0x15]) + data[position + 1 :]
 
 
-def _repaired(place: Place, reference: SweepRecord, line: int) -> list[str]:
-    """Damage in the middle of the journal is refused, then repaired."""
-    problems = []
+def _repaired(place: Place, line: int, lost: int = 1) -> list[str]:
+    """Damage in the middle is refused with its line; repair loses that line alone, and says so.
+
+    lost: events that the damaged line was.
+    """
+    journal, problems = our.journal_of(place), []
+    damaged = journal.read_bytes().split(b"\n")[:-1]
     refused = our.resume(place)
     code = refused.wait(our.SECONDS)
     if code == 0 or f"jsonl:{line}:" not in refused.text or "repair" not in refused.text:
         problems.append(f"middle: resume gave {code} and {refused.text[-200:]!r}")
-    our.finish(our.easyds(place, "repair", our.NAME))
+    mended = our.easyds(place, "repair", our.NAME)
+    our.finish(mended)
+    if f"{lost} of its lines are lost ({line}" not in mended.text:
+        problems.append(f"repair said {mended.text[-200:]!r}")
+    whole = [_event(text) for number, text in enumerate(damaged, start=1) if number != line]
+    now = [_event(text) for text in journal.read_bytes().split(b"\n")[:-1]]
+    problems.append("" if all(event in now for event in whole) else "repair lost whole lines")
     our.finish(our.resume(place))
-    difference = our.difference(our.record(place), reference)
-    return [*problems, difference and f"after repair: {difference}"]
+    found = our.record(place)
+    if len(found.trials) != found.num_trials or not all(
+        trial.state.is_final for trial in found.trials.values()
+    ):
+        problems.append(f"after repair: {[trial.state for trial in found.trials.values()]}")
+    return problems
+
+
+def _event(line: bytes) -> dict[str, object]:
+    """An event of the journal without its number and checksum, which a repair may change."""
+    parsed: dict[str, object] = json.loads(line)
+    return {key: value for key, value in parsed.items() if key not in ("crc", "seq")}
 
 
 def damaged_record_by_ray(place: Place, seed: int) -> Outcome:
@@ -273,24 +291,17 @@ def torn_then_appended(place: Place, seed: int) -> Outcome:
     our.finish(again)
     seconds = our.seconds_to_report(place, again.started)
     problems = [our.difference(our.record(place), reference)]
-    # As an append without a look at the file's end leaves it: two lines in one, and whole ones.
-    before = whole.rstrip(b"\n").rfind(b"\n", 0, last - 1) + 1
-    journal.write_bytes(whole[: (before + last) // 2] + whole[last:])
-    line = whole[:before].count(b"\n") + 1
-    problems += _refused_or_read(place, reference, line)
+    # As appends without a look at the file's end leave it: two lines in one, and a whole one.
+    starts = [0, *(at + 1 for at, byte in enumerate(whole[:-1]) if byte == 10)]
+    third, second = starts[-3:-1]
+    journal.write_bytes(whole[: (third + second) // 2] + whole[second:])
+    problems += _repaired(place, len(starts) - 2, lost=2)
     return our.verdict(
-        problems, "torn line cut before the append; an append onto a torn line repaired", seconds
+        problems,
+        "torn line cut before the append, decisions as without; where something else had appended "
+        "to a torn line: refused, and repaired but for the two lines in one",
+        seconds,
     )
-
-
-def _refused_or_read(place: Place, reference: SweepRecord, line: int) -> list[str]:
-    """A torn line with an append on it is the last: it is cut; else it is refused, and repaired."""
-    try:
-        our.record(place)
-    except JournalError:
-        return _repaired(place, reference, line)
-    our.finish(our.resume(place))
-    return [our.difference(our.record(place), reference)]
 
 
 def torn_then_appended_by_ray(place: Place, seed: int) -> Outcome:
