@@ -230,7 +230,7 @@ def orphans_by_ray(place: Place, seed: int) -> Outcome:
         + (f"{overlap:.1f} s after" if overlap > 0 else f"{-overlap:.1f} s before")
         + " the restored run started its first trial"
     )
-    return Outcome(overlap <= 0, seen, ray.seconds_to(place, again, "report"))
+    return Outcome(overlap <= 0, seen, ray.seconds_to(place, again, "start"))
 
 
 def _last_seen(dead: Running) -> float:

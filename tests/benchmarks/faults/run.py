@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tests.benchmarks.faults.grid import console, markdown
@@ -80,6 +80,8 @@ def provoke(row: Row, side: str, seed: int, folder: Path) -> Seen:
             outcome = Outcome(False, str(error))
         except Exception as error:  # a row whose script breaks is a row that is not passed
             outcome = Outcome(False, f"{type(error).__name__}: {error}")
+    # The folder is gone when the grid is read.
+    outcome = replace(outcome, seen=outcome.seen.replace(f"{place.folder}/", ""))
     seconds = time.monotonic() - started
     print(f"{'pass' if outcome.passed else 'FAIL'} ({seconds:.0f} s): {outcome.seen}", flush=True)
     return Seen(row.number, side, seed, seconds=round(seconds, 1), **asdict(outcome))
