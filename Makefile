@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz check bench learn decisions lint types layers format clean
+.PHONY: help setup demo test fuzz check bench learn decisions faults soak lint types layers format clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -53,6 +53,14 @@ learn: $(INSTALLED)  ## PPO on the demo, three seeds and three KL targets (some 
 
 decisions: $(INSTALLED)  ## our decisions against Ray's and Optuna's own, on curves whose truth is known (some 10 minutes)
 	$(BIN)/python -m tests.benchmarks.decisions.decide --seeds 20 --out results/benchmarks
+
+# Each in processes of its own; row 15 mounts a small disk and needs root.
+faults: $(INSTALLED)  ## the 22 faults a sweep must survive, ours beside plain Ray Tune (an hour)
+	$(BIN)/python -m tests.benchmarks.faults.run --out results/benchmarks
+
+soak: $(INSTALLED)  ## 200 trials through 20 kills, twice; what fsync costs (half an hour)
+	$(BIN)/python -m tests.benchmarks.faults.soak --out results/benchmarks
+	$(BIN)/python -m tests.benchmarks.faults.fsync --out results/benchmarks
 
 check: lint types layers  ## everything CI checks besides the tests
 

@@ -44,7 +44,7 @@ def extension(texts: list[str]) -> dict[str, Any]:
     Raises SpecError with every text that is not of this form.
     """
     from easyds_tune.errors import SpecError
-    from easyds_tune.spec.load import read_yaml
+    from easyds_tune.spec.yaml_text import read_yaml
     from easyds_tune.sweep.resume import EXTENDS
 
     found, problems = {}, []

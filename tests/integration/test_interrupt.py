@@ -56,5 +56,5 @@ def test_a_signal_interrupts_the_sweep(
     assert main(["status", "long"]) == 0
     assert "INTERRUPTED" in capsys.readouterr().out
     output = (tmp_path / "output.txt").read_text(encoding="utf-8")
-    assert "interrupted; what is finished is in results/long" in output
+    assert "easyds-tune resume long" in output
     assert "Traceback" not in output

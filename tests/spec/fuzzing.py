@@ -25,7 +25,8 @@ PLAIN = st.one_of(
     st.floats(),
     st.sampled_from(
         ["", "dpo", "rm", "zero2", "all-linear", "auto", "data", ".", "..", "a\0b", "~",
-         "~no-such-user", "%s", "{0}", "教学", "\ud800", "search_spaces", "data/easyds/sft.jsonl", "1e-5",
+         "~no-such-user", "%s", "{0}", "教学", "\ud800", "search_spaces", "data/easyds/sft.jsonl",
+         "1e-5",
          "eval/loss", "x" * 300, "y/" * 3000, "(" * 3000, "a{99999999999}", "[", "::", "[[a]",
          "data/models/tiny-tutor", "fuzzed.yaml", "\x1b[31m", "\u202e", "a\nb"]
     ),

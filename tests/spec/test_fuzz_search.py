@@ -40,7 +40,8 @@ METRIC = st.one_of(
 )
 NAMES = st.sampled_from(
     ["~", "~no-such-user", "~no-such-user/x", "x" * 300, "y/" * 3000, "a\0b", "", ".", "..", "/",
-     "/dev/null", "results", "*", "[", "**", "\udcff", "a\nb", "fuzzed.yaml", "search_spaces/dpo.yaml", "data"]
+     "/dev/null", "results", "*", "[", "**", "\udcff", "a\nb", "fuzzed.yaml",
+     "search_spaces/dpo.yaml", "data"]
 )  # fmt: skip
 
 
