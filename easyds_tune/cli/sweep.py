@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
     from easyds_tune.sweep.run import run_sweep
 
     code = run_sweep(spec, written, simulate=args.simulate)
-    return tell_the_end(code, folder, is_simulated=args.simulate is not None)
+    return tell_the_end(code, folder)
 
 
-def tell_the_end(code: int, folder: Path, *, is_simulated: bool = False) -> int:
+def tell_the_end(code: int, folder: Path) -> int:
     """Print what a sweep found and what to type next; returns the code."""
     name = folder.name
     where = "" if str(folder.parent) == "results" else f" --results {folder.parent}"
@@ -51,6 +51,7 @@ def tell_the_end(code: int, folder: Path, *, is_simulated: bool = False) -> int:
         return code
     from easyds_tune.results.finals import settle
     from easyds_tune.results.load import load_sweep_record
+    from easyds_tune.results.resolved import load_resolved
     from easyds_tune.results.why import reasons
 
     record = load_sweep_record(folder)
@@ -60,7 +61,7 @@ def tell_the_end(code: int, folder: Path, *, is_simulated: bool = False) -> int:
     elif code == 0:
         print(f"\nresults in {folder}; next:")
         print(f"  easyds-tune best {name}{where}")
-        if not is_simulated:
+        if load_resolved(folder).simulate is None:
             print(f"  easyds-tune export {name}{where} --to my-model --merge")
         print(f"  tensorboard --logdir {folder}/tensorboard")
     return code

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,11 +22,16 @@ class Resolved:
 
     working_folder: where the relative paths of the spec stand.
     data_hashes: SHA-256 of the records of each part: train, held_out, prompts.
+    points: configurations tried right after the default one. simulate: the curves that stood in for
+    training, None where trials were trained. versions: releases of what the numbers depend on.
     """
 
     spec: SweepSpec
     data_hashes: dict[str, str]
     working_folder: Path
+    points: list[dict[str, Any]] = field(default_factory=list)
+    simulate: Path | None = None
+    versions: dict[str, str] = field(default_factory=dict)
 
     def base(self) -> ModelSpec:
         """The base model, with a local path made independent of the working folder."""
@@ -45,6 +51,9 @@ def load_resolved(folder: Path) -> Resolved:
             spec=SweepSpec.model_validate(raw["spec"]),
             data_hashes=raw["data_hashes"],
             working_folder=Path(raw["working_folder"]),
+            points=raw.get("points", []),
+            simulate=Path(raw["simulate"]) if raw.get("simulate") else None,
+            versions=raw.get("versions", {}),
         )
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise SpecError([f"{path}: cannot be read as a resolved spec: {error}"]) from error

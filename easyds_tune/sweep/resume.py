@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -14,12 +13,13 @@ from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.load import JOURNAL_NAME, load_sweep_record
 from easyds_tune.results.rebuild import rebuild
+from easyds_tune.results.resolved import load_resolved
 from easyds_tune.spec.load import validate
 from easyds_tune.spec.sweep import SweepSpec, set_path, trial_spec
 from easyds_tune.sweep.collector import lost_checkpoints, sweep_leftovers
 from easyds_tune.sweep.drive import Sweep, drive
 from easyds_tune.sweep.lock import lock
-from easyds_tune.sweep.run import RESOLVED, check, versions, write_resolved
+from easyds_tune.sweep.run import check, keep_spec, versions
 
 if TYPE_CHECKING:
     from easyds_tune.decisions.decider import Decider
@@ -60,11 +60,10 @@ def resume_sweep(
     driver has the sweep; nothing was written then.
     """
     folder = folder.resolve()
-    resolved = _read_resolved(folder)
-    working_folder = Path(resolved["working_folder"])
-    if working_folder.is_dir():
-        os.chdir(working_folder)  # where relative paths of the spec stand
-    before = validate(resolved["spec"])
+    resolved = load_resolved(folder)
+    if resolved.working_folder.is_dir():
+        os.chdir(resolved.working_folder)  # where relative paths of the spec stand
+    before = resolved.spec
     if spec is None:
         with_changes = before.model_dump(mode="json")
         for path, value in (extend or {}).items():
@@ -72,7 +71,7 @@ def resume_sweep(
         spec = validate(with_changes)
     changes = differences(before, spec)
     _refuse_other_changes(changes, folder)
-    simulate = Path(resolved["simulate"]) if resolved.get("simulate") else None
+    simulate = resolved.simulate
     with lock(folder) as left_behind:
         record = load_sweep_record(folder)
         if is_over(record, spec):
@@ -80,17 +79,17 @@ def resume_sweep(
             assert record.final is not None
             return record.final.exit_code
         records = check(spec, simulate, new_folder=False)
-        _refuse_other_data(records.hashes, resolved["data_hashes"])
+        _refuse_other_data(records.hashes, resolved.data_hashes)
         journal, record = JournalWriter.open(folder / JOURNAL_NAME)
-        sweep = Sweep(spec, records, resolved.get("points", []), folder, simulate)
+        sweep = Sweep(spec, records, resolved.points, folder, simulate)
         notes = [note for note in records.notes if note not in record.notes]
         notes += [left_behind] if left_behind else []
         if record.torn_bytes:
             torn = f"{record.torn_bytes} bytes of a torn line"
             notes.append(f"the journal ended in {torn}, which were cut")
-        notes += _version_notes(resolved["versions"])
+        notes += _version_notes(resolved.versions)
         if changes:
-            write_resolved(folder, resolved | {"spec": spec.model_dump(mode="json")})
+            keep_spec(folder, spec)
 
         def begin(recorder: Recorder, decider: Decider) -> None:
             said = [f"{path}: {was} became {now}" for path, (was, now) in changes.items()]
@@ -173,15 +172,3 @@ def _version_notes(before: dict[str, str]) -> list[str]:
     if not changed:
         return []
     return [f"other releases than at the start, so not the same bits: {', '.join(changed)}"]
-
-
-def _read_resolved(folder: Path) -> dict[str, Any]:
-    path = folder / RESOLVED
-    try:
-        resolved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        resolved["spec"], resolved["working_folder"], resolved["data_hashes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SpecError(
-            [f"{path} must hold the sweep's resolved spec, and cannot be read ({error!r})"]
-        ) from error
-    return resolved

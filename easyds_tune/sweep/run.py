@@ -20,6 +20,7 @@ from easyds_tune.journal.events import NoteEvent, SweepEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.redact import redact
+from easyds_tune.results.resolved import RESOLVED_NAME
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.drive import Sweep, drive
 from easyds_tune.sweep.lock import lock
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from easyds_tune.decisions.decider import Decider
     from easyds_tune.sweep.recorder import Recorder
 
-RESOLVED = "spec.resolved.json"
 VERSIONED = ("ray", "torch", "transformers", "peft", "trl", "deepspeed", "optuna", "datasets",
              "accelerate", "tensorboard", "pyarrow")  # fmt: skip
 
@@ -114,17 +114,23 @@ def _write_spec(sweep: Sweep, written: str | None) -> None:
         "git_revision": _git_revision(),
         "working_folder": str(Path.cwd()),
     }
-    write_resolved(folder, resolved)
+    _write_whole(folder, resolved)
 
 
-def write_resolved(folder: Path, resolved: dict[str, Any]) -> None:
+def keep_spec(folder: Path, spec: SweepSpec) -> None:
+    """Let `spec` be what the sweep in this folder goes on with from now on."""
+    raw = json.loads((folder / RESOLVED_NAME).read_text(encoding="utf-8"))
+    _write_whole(folder, raw | {"spec": spec.model_dump(mode="json")})
+
+
+def _write_whole(folder: Path, resolved: dict[str, Any]) -> None:
     """Write what a resume needs besides the journal: whole, or not at all."""
-    draft = folder / f".{RESOLVED}.unfinished"
+    draft = folder / f".{RESOLVED_NAME}.unfinished"
     with draft.open("w", encoding="utf-8") as stream:
         stream.write(redact(json.dumps(resolved, ensure_ascii=False, indent=1)))
         stream.flush()
         os.fsync(stream.fileno())
-    draft.replace(folder / RESOLVED)
+    draft.replace(folder / RESOLVED_NAME)
 
 
 def versions() -> dict[str, str]:

@@ -78,7 +78,7 @@ def test_other_data_is_refused(spec: SweepSpec, tmp_path: Path) -> None:
 def test_a_sweep_without_its_resolved_spec_is_refused(spec: SweepSpec, tmp_path: Path) -> None:
     sweep = begun(tmp_path, spec)
     (sweep / "spec.resolved.json").write_text("{", encoding="utf-8")
-    with pytest.raises(SpecError, match=r"spec\.resolved\.json must hold"):
+    with pytest.raises(SpecError, match=r"spec\.resolved\.json: cannot be read"):
         resume_sweep(sweep)
 
 
