@@ -22,7 +22,11 @@ def run(args: argparse.Namespace) -> int:
 
     from easyds_tune.results.load import find_sweep, load_sweep_record
     from easyds_tune.results.status import status_view
+    from easyds_tune.sweep.lock import holder
 
-    record = load_sweep_record(find_sweep(args.name, args.results))
+    folder = find_sweep(args.name, args.results)
+    record = load_sweep_record(folder)
     Console().print(status_view(record, time.time(), top=max(1, args.top)))
+    if record.final is None and holder(folder) is None:
+        print(f"Nobody runs it just now; go on with: easyds-tune resume {folder}")
     return 0
