@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,7 @@ from easyds_tune.results.derived import Boards
 from easyds_tune.spec.sweep import trial_id
 from easyds_tune.sweep.disk import Room, wait_for_room, warn
 from easyds_tune.trial.failure import (
+    DISK_FULL,
     Failure,
     put_away_failure,
     read_failure,
@@ -44,6 +46,8 @@ from easyds_tune.trial.failure import (
 
 TUNES_OWN = "config/"
 """How names begin that Tune puts among the metrics when it flattens a result."""
+ONE_MORE = 2**20
+"""Bytes that a full disk must have gained before a trial tries again."""
 SECONDS_BETWEEN_CHECKS = 0.5
 """How often the workers are looked after."""
 SECONDS_TO_CHECKPOINT = 60
@@ -103,6 +107,7 @@ class Recorder(Callback):
         self._tidy = tidy
         self._over_limit = over_limit
         self._room = Room(folder, warn)
+        self._least_room = 0
         self._supervised = 0.0
         self._deadline: float | None = None
         self._names: dict[str, str] = {}
@@ -175,6 +180,7 @@ class Recorder(Callback):
         return name
 
     def _checkpointed(self, name: str, step: int, result: dict[str, Any]) -> None:
+        self._least_room = 0
         path, size = str(result["checkpoint"]), int(result["checkpoint_bytes"])
         self.append(CheckpointEvent(name, step, path, size, str(result["checkpoint_digest"])))
 
@@ -222,7 +228,8 @@ class Recorder(Callback):
         where none does, the search is over.
         """
         sizes = [size for trial in self.record.trials.values() for size in trial.sizes.values()]
-        if self._room.is_short((len(self._started) + 1) * max(sizes, default=0)):
+        needed = (len(self._started) + 1) * max(sizes, default=0)
+        if self._room.is_short(max(needed, self._least_room)):
             return False
         over = self._over_limit()
         if over > 0 and not self._started and self.record.stopped is None:
@@ -263,6 +270,8 @@ class Recorder(Callback):
         trial = self.record.trials[name]
         error = TrialError(failure.type, failure.message)
         state = TrialState(failure.state)
+        if error.type == DISK_FULL:  # what was free did not do
+            self._least_room = shutil.disk_usage(self._folder).free + ONE_MORE
         self.finish(name, state_after(trial, state, error, self._can_shrink(trial)), error)
         self._tidy()
 
