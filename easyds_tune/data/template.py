@@ -115,6 +115,7 @@ def _check_renders(tokenizer: Any, template: Template) -> None:
         text = tokenizer.apply_chat_template(
             [user("question"), assistant("answer")], chat_template=template.text, tokenize=False
         )
+        text.encode()  # no tokenizer takes half a surrogate pair
     # A template may fail by Jinja's errors, or by those of whatever it computes.
     except Exception as error:
         raise SpecError(

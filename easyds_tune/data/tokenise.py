@@ -143,6 +143,7 @@ class Encoder:
                 tokenize=False,
                 add_generation_prompt=reply_next,
             )
+            "".join(texts).encode()  # no tokenizer takes half a surrogate pair
         # A template may fail by Jinja's errors, or by those of whatever it computes.
         except Exception as error:
             raise DataError(

@@ -126,7 +126,7 @@ class PPOSpec(Spec):
     max_approx_kl: float | None = Field(None, gt=0)
     """Ends a step's updates once they moved the policy this far, in nats per token; null: never."""
 
-    lr_adjust_factor: float = Field(1.0, ge=1)
+    lr_adjust_factor: float = Field(1.0, ge=1, le=1000)
     """Divide the learning rate by this after a step whose KL is well over its target, multiply
     where it is well under, after warm-up; 1 is off, 1.5 is usual."""
     lr_adjust_band: float = Field(2.0, gt=1)

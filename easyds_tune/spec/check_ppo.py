@@ -179,6 +179,6 @@ def _adjustment_problems(spec: SweepSpec, ppo: PPOSpec) -> list[str]:
         return []
     return [
         f"algorithm.lr_adjust_limit: must be at least lr_adjust_factor, so that one adjustment "
-        f"fits into it, got {limit:g} < {factor:g}; set lr_adjust_limit: {factor**2:g}, or a "
+        f"fits into it, got {limit:g} < {factor:g}; set lr_adjust_limit: {factor * factor:g}, or a "
         "smaller factor"
     ]

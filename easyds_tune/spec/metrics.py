@@ -54,7 +54,7 @@ def reported(spec: SweepSpec) -> list[str]:
         names = [name for name in names if name not in OF_THE_JUDGE]
     if algorithm.type == "ppo":
         path = "algorithm.advantage_estimator"
-        if set(values_of(spec, path, algorithm.advantage_estimator)) == {"gae"}:
+        if all(one == "gae" for one in values_of(spec, path, algorithm.advantage_estimator)):
             names += OF_THE_CRITIC
     if spec.resources.gpus_per_trial != 0:
         names.append(GPU_MEMORY)

@@ -66,7 +66,7 @@ def slot_count(resources: ResourcesSpec) -> int:
     room = usable_cpus() // resources.cpus_per_trial
     if gpus:
         # No trial straddles two GPUs: at 0.4 each holds two, and a fifth of it stays empty.
-        room = min(room, visible_gpus() * int(1 / gpus + 1e-9))
+        room = min(room, visible_gpus() * int(min(1 / gpus, LARGEST) + 1e-9))
     return max(1, min(room, resources.max_concurrent or room))
 
 

@@ -263,7 +263,7 @@ def test_a_name_is_text(sweep_refused: Refusal, value: str) -> None:
 def test_control_characters_written_as_they_are_are_no_yaml(sweep_refused: Refusal) -> None:
     for name in ("x\0", "x\x1b[2J"):
         [found] = sweep_refused(f"name={name}")
-        assert found.startswith("--set name: not valid YAML: ")
+        assert found.startswith("--set name:1: not valid YAML: the character ")
 
 
 @pytest.mark.parametrize("command", ["sweep", "train"])

@@ -61,6 +61,7 @@ def test_a_model_without_chat_tokens_continues_plain_text(stories_tokenizer: Any
         ("{% for m in messages %}", "cannot render a chat"),
         ("{{ nothing() }}", "cannot render a chat"),
         ("{{ 1 / 0 }}", "cannot render a chat: ZeroDivisionError: division by zero"),
+        ("{{ messages }}{{ '\\ud800' }}", "cannot render a chat: UnicodeEncodeError"),
         ("{{ range(10 ** 9) | list }}", "cannot render a chat: OverflowError: Range too big"),
         ("{% for a in 'ab' %}" * 25 + "{% endfor %}" * 25, "too many statically nested blocks"),
         ("{{ messages[0].content }}", "must write every message's content"),

@@ -363,3 +363,8 @@ def test_a_searched_mini_batch_changes_no_step(ppo: Make) -> None:
     sweep = ppo({MICRO: [8, 16]})
     assert (sweep.searches_batch, sweep.time_attr) == (False, "global_step")
     assert trial_spec(sweep, "t", {MICRO: 16}).budget == Budget(max_steps=30, eval_steps=10)
+
+
+def test_a_factor_whose_square_no_float_holds_is_refused_in_words(ppo: Make) -> None:
+    found = spec_problems(ppo({"algorithm.lr_adjust_factor": {"low": 1.0, "high": 1e300}}))
+    assert any("must be at least lr_adjust_factor" in problem for problem in found)

@@ -33,3 +33,8 @@ def test_value_losses_come_from_trials_that_all_have_a_value_head(ppo: Make) -> 
     mixed = ppo({"algorithm.advantage_estimator": ["gae", "rloo"]})
     assert not set(OF_THE_CRITIC) & set(reported(mixed))
     assert {"train/kl", "train/kl_coef"} <= set(reported(mixed))
+
+
+def test_an_estimator_of_any_shape_reports_no_value_losses(ppo: Make) -> None:
+    """Refused as a value elsewhere; here it must do no harm."""
+    assert not set(OF_THE_CRITIC) & set(reported(ppo({"algorithm.advantage_estimator": [[]]})))

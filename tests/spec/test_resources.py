@@ -26,6 +26,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
         (ResourcesSpec(gpus_per_trial=0.6), 2),
         (ResourcesSpec(gpus_per_trial=1 / 3), 6),
         (ResourcesSpec(gpus_per_trial=0.1), 6),  # 20 by the GPUs, 6 by the cores
+        (ResourcesSpec(gpus_per_trial=5e-324), 6),  # 1 / it is more than any float
         (ResourcesSpec(gpus_per_trial=0.5, cpus_per_trial=3), 2),
         (ResourcesSpec(gpus_per_trial=0, cpus_per_trial=2), 3),
         (ResourcesSpec(gpus_per_trial=0, max_concurrent=2), 2),
