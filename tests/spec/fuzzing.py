@@ -24,14 +24,8 @@ PLAIN = st.one_of(
     st.sampled_from([10**12, 10**90, 10**400, -(10**400), 1e308, -1e308, 1e-320]),
     st.floats(),
     st.sampled_from(
-<<<<<<< HEAD
-        ["", "dpo", "rm", "zero2", "all-linear", "auto", "data", ".", "..", "a\0b", "~",
-         "~no-such-user", "%s", "{0}", "教学", "\ud800", "search_spaces", "data/easyds/sft.jsonl",
-         "1e-5",
-=======
         ["", "dpo", "rm", "zero2", "all-linear", "auto", "data", ".", "..", "a\0b", "~", "%s",
          "{0}", "~no-such-user", "教学", "\ud800", "search_spaces", "data/easyds/sft.jsonl", "1e-5",
->>>>>>> 1293af78c9af26f55af49845ed5c308c4854f7bb
          "eval/loss", "x" * 300, "y/" * 3000, "(" * 3000, "a{99999999999}", "[", "::", "[[a]",
          "data/models/tiny-tutor", "fuzzed.yaml", "\x1b[31m", "\u202e", "a\nb"]
     ),

@@ -40,13 +40,8 @@ METRIC = st.one_of(
 )
 NAMES = st.sampled_from(
     ["~", "~no-such-user", "~no-such-user/x", "x" * 300, "y/" * 3000, "a\0b", "", ".", "..", "/",
-<<<<<<< HEAD
-     "/dev/null", "results", "*", "[", "**", "\udcff", "a\nb", "fuzzed.yaml",
-     "search_spaces/dpo.yaml", "data"]
-=======
      "/dev/null", "results", "*", "[", "**", "\udcff", "a\nb", "fuzzed.yaml", "data",
      "search_spaces/dpo.yaml"]
->>>>>>> 1293af78c9af26f55af49845ed5c308c4854f7bb
 )  # fmt: skip
 
 
