@@ -271,6 +271,7 @@ class Recorder(Callback):
         for name, trial in self.record.trials.items():
             if trial.state is TrialState.PAUSED:
                 self.finish(name, TrialState.PRUNED)
+        self._tidy()
 
     def _trial_folder(self, name: str) -> Path:
         return self._folder / "trials" / name
