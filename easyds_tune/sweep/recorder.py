@@ -36,6 +36,7 @@ from easyds_tune.results.derived import Boards
 from easyds_tune.spec.sweep import trial_id
 from easyds_tune.sweep.disk import Room, wait_for_room, warn
 from easyds_tune.trial.failure import (
+    DISK_FULL,
     Failure,
     put_away_failure,
     read_failure,
@@ -221,8 +222,8 @@ class Recorder(Callback):
         Where what must stay exceeds the sweep's own limit, trials that run come to their end first;
         where none does, the search is over.
         """
-        sizes = [size for trial in self.record.trials.values() for size in trial.sizes.values()]
-        if self._room.is_short((len(self._started) + 1) * max(sizes, default=0)):
+        largest = max((trial.largest for trial in self.record.trials.values()), default=0)
+        if self._room.is_short((len(self._started) + 1) * largest):
             return False
         over = self._over_limit()
         if over > 0 and not self._started and self.record.stopped is None:
@@ -261,6 +262,8 @@ class Recorder(Callback):
 
     def _fail(self, name: str, failure: Failure) -> None:
         trial = self.record.trials[name]
+        if failure.type == DISK_FULL:
+            self._room.was_too_little()
         error = TrialError(failure.type, failure.message)
         state = TrialState(failure.state)
         self.finish(name, state_after(trial, state, error, self._can_shrink(trial)), error)
