@@ -84,6 +84,7 @@ class TrialRecord:
     reports: list[Report] = field(default_factory=list)  # by step, each step once
     checkpoints: dict[int, str] = field(default_factory=dict)  # by step: path in the sweep folder
     sizes: dict[int, int] = field(default_factory=dict)  # step -> size of its checkpoint
+    largest: int = 0  # bytes that its largest checkpoint ever took, trainer state included
     digests: dict[int, str] = field(default_factory=dict)  # step -> of its manifest
     final_only: set[int] = field(default_factory=set)  # steps whose trainer state was deleted
     collected: set[int] = field(default_factory=set)  # steps whose checkpoint was deleted
@@ -120,6 +121,7 @@ class TrialRecord:
         self._forget_after(event.step)
         self.checkpoints[event.step] = event.path
         self.sizes[event.step] = event.bytes
+        self.largest = max(self.largest, event.bytes)
         self.digests[event.step] = event.digest
         self.final_only.discard(event.step)
         self.collected.discard(event.step)

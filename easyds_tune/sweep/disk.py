@@ -71,6 +71,12 @@ def free(where: Path) -> str:
         return "nobody knows how much is"
 
 
+SECONDS_AFTER_FULL = 60.0
+"""A trial that found the disk full tries again after this time, or once there is more room."""
+MORE_ROOM = 2**20
+"""Bytes by which what is free must have grown to count as more room."""
+
+
 class Room:
     """Whether there is room for what is about to be written; says once when there is none."""
 
@@ -78,9 +84,18 @@ class Room:
         self._where = where
         self._say = say
         self._is_short = False
+        self._too_little = 0
+        self._again = 0.0
+
+    def was_too_little(self) -> None:
+        """A trial has just found the disk full: what is free now does not do."""
+        self._too_little = shutil.disk_usage(self._where).free + MORE_ROOM
+        self._again = time.monotonic() + SECONDS_AFTER_FULL
 
     def is_short(self, needed: int) -> bool:
         """Whether fewer than `needed` bytes are free. Ask before a trial begins or goes on."""
+        if time.monotonic() < self._again:
+            needed = max(needed, self._too_little)
         left = shutil.disk_usage(self._where).free
         is_short = left < needed
         if is_short and not self._is_short:

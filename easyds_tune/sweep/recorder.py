@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -46,8 +45,6 @@ from easyds_tune.trial.failure import (
 
 TUNES_OWN = "config/"
 """How names begin that Tune puts among the metrics when it flattens a result."""
-ONE_MORE = 2**20
-"""Bytes that a full disk must have gained before a trial tries again."""
 SECONDS_BETWEEN_CHECKS = 0.5
 """How often the workers are looked after."""
 SECONDS_TO_CHECKPOINT = 60
@@ -107,7 +104,6 @@ class Recorder(Callback):
         self._tidy = tidy
         self._over_limit = over_limit
         self._room = Room(folder, warn)
-        self._least_room = 0
         self._supervised = 0.0
         self._deadline: float | None = None
         self._names: dict[str, str] = {}
@@ -180,7 +176,6 @@ class Recorder(Callback):
         return name
 
     def _checkpointed(self, name: str, step: int, result: dict[str, Any]) -> None:
-        self._least_room = 0
         path, size = str(result["checkpoint"]), int(result["checkpoint_bytes"])
         self.append(CheckpointEvent(name, step, path, size, str(result["checkpoint_digest"])))
 
@@ -227,9 +222,8 @@ class Recorder(Callback):
         Where what must stay exceeds the sweep's own limit, trials that run come to their end first;
         where none does, the search is over.
         """
-        sizes = [size for trial in self.record.trials.values() for size in trial.sizes.values()]
-        needed = (len(self._started) + 1) * max(sizes, default=0)
-        if self._room.is_short(max(needed, self._least_room)):
+        largest = max((trial.largest for trial in self.record.trials.values()), default=0)
+        if self._room.is_short((len(self._started) + 1) * largest):
             return False
         over = self._over_limit()
         if over > 0 and not self._started and self.record.stopped is None:
@@ -268,10 +262,10 @@ class Recorder(Callback):
 
     def _fail(self, name: str, failure: Failure) -> None:
         trial = self.record.trials[name]
+        if failure.type == DISK_FULL:
+            self._room.was_too_little()
         error = TrialError(failure.type, failure.message)
         state = TrialState(failure.state)
-        if error.type == DISK_FULL:  # what was free did not do
-            self._least_room = shutil.disk_usage(self._folder).free + ONE_MORE
         self.finish(name, state_after(trial, state, error, self._can_shrink(trial)), error)
         self._tidy()
 
@@ -280,6 +274,7 @@ class Recorder(Callback):
         for name, trial in self.record.trials.items():
             if trial.state is TrialState.PAUSED:
                 self.finish(name, TrialState.PRUNED)
+        self._tidy()
 
     def _trial_folder(self, name: str) -> Path:
         return self._folder / "trials" / name

@@ -128,6 +128,23 @@ def test_a_used_up_quota_is_waited_for(tmp_path: Path) -> None:
     assert said[0].startswith("your disk quota is used up")
 
 
+def test_what_was_too_little_is_not_tried_again_at_once(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    room = Room(disk, said.append)
+    fill(disk, leave=1_000_000)
+    room.was_too_little()  # nobody knows yet how large a checkpoint is
+    assert room.is_short(0)
+    assert len(said) == 1
+    make_room(disk)
+    assert not room.is_short(0)
+    fill(disk, leave=1_000_000)
+    monkeypatch.setattr("easyds_tune.sweep.disk.SECONDS_AFTER_FULL", 0.0)
+    room.was_too_little()  # of a file that is gone by now, perhaps
+    assert not room.is_short(0)
+
+
 def test_no_trial_begins_without_room_for_its_checkpoint(disk: Path) -> None:
     said: list[str] = []
     room = Room(disk, said.append)

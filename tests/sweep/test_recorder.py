@@ -32,13 +32,23 @@ class Shown:
 
 
 @pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
+def tidied() -> list[list[TrialState]]:
+    """The states of all trials, each time checkpoints may have become useless."""
+    return []
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, tidied: list[list[TrialState]]) -> Iterator[Recorder]:
     begin = SweepEvent("small", "dpo", Objective("eval/reward", "max"), 3, 30, 0.0, {})
     journal, first = JournalWriter.create(tmp_path / "journal.jsonl", begin)
     with journal:
         record = SweepRecord.begin(first)
         boards = Boards(tmp_path, record, print)
-        yield Recorder(journal, record, tmp_path, boards, Shown())
+
+        def tidy() -> None:
+            tidied.append([trial.state for trial in record.trials.values()])
+
+        yield Recorder(journal, record, tmp_path, boards, Shown(), tidy=tidy)
         boards.close()
 
 
@@ -128,11 +138,14 @@ def test_a_paused_trial_is_promoted_and_starts_again_with_its_slot(
     assert written.state is TrialState.COMPLETED
 
 
-def test_a_trial_that_still_waits_at_the_end_is_pruned(recorder: Recorder) -> None:
+def test_a_trial_that_still_waits_at_the_end_is_pruned_and_its_checkpoints_are_tidied(
+    recorder: Recorder, tidied: list[list[TrialState]]
+) -> None:
     trial = started(recorder)
     report(recorder, trial, 15, 1.0, Verdict("pause", "asha", "2nd of 3", TrialState.PAUSED))
     recorder.release_paused()
     assert recorder.record.trials["000"].state is TrialState.PRUNED
+    assert tidied[-1] == [TrialState.PRUNED]
 
 
 def test_what_the_guard_notes_is_written_and_the_trial_goes_on(recorder: Recorder) -> None:
