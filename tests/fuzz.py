@@ -20,6 +20,8 @@ FUZZ = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+HEAVY = settings(FUZZ, max_examples=max(6, FUZZ.max_examples // 10))
+"""For tests whose cases are large."""
 
 SECONDS = 4.0
 """Of processor time that one case may take."""

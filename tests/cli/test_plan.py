@@ -344,10 +344,10 @@ def test_all_problems_of_a_file_are_reported_together(
         (b"a:\n\tb: 1\n", "spec.yaml:2: not valid YAML: found character '\\t'"),
         (b"a: [1\nb: 2\n", "spec.yaml:2: not valid YAML"),
         (b"a: *nowhere\n", "spec.yaml:1: not valid YAML: found undefined alias"),
-        (b"a: !!python/object:os.system x\n", "spec.yaml:1: not valid YAML: the tag "),
+        (b"a: !!python/object:os.system x\n", "spec.yaml:1: not valid YAML: the tag python/objec"),
         ("名: 值\n".encode("gb18030"), "spec.yaml: must be UTF-8, and byte 0 is not"),
         (b"[" * 1500, "spec.yaml: not valid YAML"),
-        (b"a: " + b"9" * 5000, "spec.yaml:1: not valid YAML: a number must have"),
+        (b"a: " + b"9" * 5000, "spec.yaml:1: not valid YAML: a number must have at most 100"),
     ],
     ids=lambda value: value[:12].decode(errors="replace") if isinstance(value, bytes) else "",
 )

@@ -25,7 +25,7 @@ from easyds_tune.data.records import Kind
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource
 from tests.data.rows import FIELDS, ROWS, VALUES
-from tests.fuzz import FUZZ, assert_clear, bounded
+from tests.fuzz import FUZZ, HEAVY, assert_clear, bounded
 
 pytestmark = pytest.mark.fuzz
 
@@ -203,7 +203,7 @@ def _bomb(piece: bytes, size: int) -> bytes:
     return b"".join([*parts, squeeze.flush()])
 
 
-@FUZZ
+@HEAVY
 @given(
     st.sampled_from([b"\n", b" ", b"[", b"{}\n", b"\0", b"x,", b'"', b'{"prompt": "q"}\n', b"9"]),
     st.sampled_from([10**4, 10**6, 10**8]),
@@ -224,7 +224,7 @@ def _one_value(columns: int, rows: int, width: int) -> bytes:
     return encoded(pa.table({f"c{n}": once for n in range(columns)}))
 
 
-@FUZZ
+@HEAVY
 @given(
     st.integers(1, 3),
     st.sampled_from([10**3, 10**4, 10**7]),
@@ -239,7 +239,7 @@ def test_a_few_bytes_of_parquet_are_no_million_rows(
     check(path, "prompts", columns={"c0": "prompt"})
 
 
-@FUZZ
+@HEAVY
 @given(
     st.integers(1, 50_000), st.sampled_from([",", "a,", "a{},", "{}\t", "\n", '""\n', '"', "a{}"])
 )

@@ -16,7 +16,7 @@ from easyds_tune.spec.load import read_yaml
 from easyds_tune.spec.metrics import COSTS, METRICS, OF_THE_CRITIC, OF_THE_JUDGE
 from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.training import TrainingSpec
-from tests.fuzz import FUZZ
+from tests.fuzz import FUZZ, HEAVY
 from tests.spec.fuzzing import PLAIN, ROOT, VALUES, load
 
 pytestmark = [pytest.mark.usefixtures("fuzz_folder"), pytest.mark.fuzz]
@@ -249,7 +249,7 @@ def test_any_space_file_loads_or_says_what_is_wrong(source: str | bytes, num_tri
     load(yaml.safe_dump(raw | {"space_file": str(path)}), [f"search.num_trials={num_trials}"])
 
 
-@FUZZ
+@HEAVY
 @given(
     st.integers(1, 1500),
     st.sampled_from(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from easyds_tune.errors import SpecError
 from easyds_tune.spec.load import read_yaml
-from tests.fuzz import FUZZ, assert_clear, bounded
+from tests.fuzz import FUZZ, HEAVY, assert_clear, bounded
 from tests.spec.fuzzing import ROOT, VALUES, load
 
 pytestmark = [pytest.mark.usefixtures("fuzz_folder"), pytest.mark.fuzz]
@@ -109,12 +109,12 @@ def test_a_bomb_is_refused_at_once(text: str) -> None:
     assert_clear(caught.value.problems)
 
 
-@FUZZ
+@HEAVY
 @given(
     st.sampled_from(["[", "{a: ", "- ", "? ", "[{a: ", "a:\n ", "!!map {a: ", "'", '"', "| ",
                      "&a [", "{", "[[],", "*a", "1:", "-", "\n", "a: b\n", "\t", "#", "!", "%",
                      "\u2028"]),
-    st.one_of(st.integers(1, 2000), st.sampled_from([10_000, 30_000, 90_000])),
+    st.one_of(st.integers(1, 2000), st.sampled_from([10_000, 60_000])),
 )  # fmt: skip
 def test_whatever_is_deep_or_long_is_refused_at_once(piece: str, times: int) -> None:
     load(piece * times, [])
