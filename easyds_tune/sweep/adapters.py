@@ -28,9 +28,12 @@ class DecidingSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """What to run next; None while there is nothing to run; FINISHED after the last."""
         self._recorder.tick()
-        if self._recorder.is_stopping or not self._recorder.has_room():
+        if self._recorder.is_stopping:
             return None
         self._recorder.stop_if_due(self._decider)
+        # Tune asks ahead, while all slots are taken: only what would begin now needs room.
+        if isinstance(self._decider.next(), GoOn | New) and not self._recorder.has_room():
+            return None
         match self._decider.next():
             case Over():
                 self._recorder.release_paused()

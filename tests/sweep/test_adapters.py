@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from easyds_tune.decisions.decider import Decider
 from easyds_tune.errors import SpecError
-from easyds_tune.journal.events import Objective, SweepEvent, TrialState
+from easyds_tune.journal.events import Objective, StopEvent, SweepEvent, TrialState
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.derived import Boards
@@ -67,3 +67,22 @@ def test_a_space_file_that_raises_ends_the_search_and_not_the_sweep(recorder: Re
     )
     recorder.finish("000", TrialState.COMPLETED)
     assert search.suggest("c") == Searcher.FINISHED
+
+
+def test_a_full_disk_holds_back_what_would_begin_and_nothing_else(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(recorder, "has_room", lambda: bool(asked.append(1)))
+    search = searcher(recorder, slots=1)
+    assert search.suggest("a") is None
+    assert len(asked) == 1
+    monkeypatch.undo()
+    assert search.suggest("a")
+    monkeypatch.setattr(recorder, "has_room", lambda: bool(asked.append(1)))
+    assert search.suggest("b") is None  # Tune asks ahead; what would it need room for?
+    recorder.finish("000", TrialState.COMPLETED)
+    assert search.suggest("b") is None
+    assert len(asked) == 2
+    recorder.append(StopEvent("enough"))
+    assert search.suggest("c") == Searcher.FINISHED  # the end of a search needs no room

@@ -17,6 +17,9 @@ from tests.small_disk import fill
 LEFT_BYTES = 2**20
 """Less than the 1.9 MB of a checkpoint, and enough for the journal."""
 
+PATIENCE_SECONDS = 20
+"""A sweep that tried again at once would have met the full disk again by then."""
+
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
@@ -56,7 +59,9 @@ def full_disk(place: Place, seed: int) -> Outcome:
         running = our.sweep(place, spec)
         running.wait_for(lambda: our.count(place, "start") >= 2, our.SECONDS, "the second trial")
         fill(results, leave=LEFT_BYTES)
+        running.wait_for(lambda: our.count(place, "finish") >= 2, our.SECONDS, "the full disk")
         running.wait_for(lambda: _tells(place, running.text), our.SECONDS, "word of the full disk")
+        time.sleep(PATIENCE_SECONDS)
         status = our.easyds(place, "status", our.NAME)
         problems = ["" if status.wait(our.SECONDS) == 0 else f"status: {status.text[-200:]}"]
         problems.append("" if "COMPLETED" in status.text else "the finished trial is not shown")
