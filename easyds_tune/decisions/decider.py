@@ -100,7 +100,7 @@ class Decider:
         self._limits = Limits(self.rules, self.record)
         self._scheduler = make_scheduler(self.rules)
         for trial in _as_they_reported(self.record):
-            if trial.id == self.record.undecided and trial.step == self._newest(trial.id):
+            if trial.step == self._newest(trial.id) and self._is_undecided(trial):
                 continue  # whoever goes on with the sweep asks `on_report`
             if trial.source != "finals" and not self._is_stopped(trial):
                 self._scheduler.take_in(trial, self._progress(trial, trial.step))
@@ -158,6 +158,12 @@ class Decider:
         if self.record.stopped is None and self._may_start():
             return self._proposal()
         return self._retraining()
+
+    def _is_undecided(self, trial: TrialRecord) -> bool:
+        """Whether nothing was decided on the newest report; one without its checkpoint is made
+        again."""
+        known = trial.step in trial.checkpoints or trial.step in trial.collected
+        return trial.id == self.record.undecided or not known
 
     def _newest(self, trial_id: str) -> int:
         return self.record.trials[trial_id].step

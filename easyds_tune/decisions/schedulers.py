@@ -266,22 +266,22 @@ class Median(_Rungs):
     def __init__(self, rules: Rules) -> None:
         super().__init__(rules)
         self._best: dict[str, Place] = {}
-        self._sum: dict[str, tuple[float, float, int]] = {}
         self._means: list[dict[str, tuple[float, float]]] = [{} for _ in rules.rungs]
 
     def take_in(self, trial: TrialRecord, progress: int) -> Choice:
         """Stop, or go on."""
         place = place_of(trial.reports[-1], trial.number, self._rules)
         self._best[trial.id] = min(self._best.get(trial.id, place), place)
-        outside, cost, count = self._sum.get(trial.id, (0.0, 0.0, 0))
-        self._sum[trial.id] = (outside + place.violation, cost + place.cost, count + 1)
         rung = self._enter(trial, progress)
         if rung is None:
             return Choice("continue")
         level = self._level[trial.id]
-        outside, cost, count = self._sum[trial.id]
         others = [mean for name, mean in self._means[level].items() if name != trial.id]
-        self._means[level][trial.id] = (outside / count, cost / count)
+        places = [place_of(report, trial.number, self._rules) for report in trial.reports]
+        self._means[level][trial.id] = (
+            statistics.fmean(place.violation for place in places),
+            statistics.fmean(place.cost for place in places),
+        )
         if trial.number == DEFAULT_TRIAL_NUMBER or len(others) < self.FEWEST:
             return Choice("continue")
         median = statistics.median_low(sorted(others))

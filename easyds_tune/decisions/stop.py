@@ -41,7 +41,9 @@ class Limits:
     def _failed_alike(self) -> str | None:
         """Whether the newest trials to end all failed of one cause, as the next would too."""
         count = self._rules.stop.identical_failures
-        ended = self._ended()[-count:] if count else []
+        since = self._record.resumed_seq  # the cause may have been removed before
+        ended = [trial for trial in self._ended() if (trial.ended_seq or 0) > since]
+        ended = ended[-count:] if count else []
         errors = {trial.error for trial in ended}
         if not count or len(ended) < count or len(errors) > 1:
             return None

@@ -32,4 +32,6 @@ def unfinished_business(
             yield FinishEvent(trial.id, verdict.state, trial.step, 0.0)
     for trial in record.trials.values():
         if trial.state is TrialState.RUNNING:
-            yield FinishEvent(trial.id, TrialState.INTERRUPTED, trial.step, 0.0)
+            is_done = trial.step in trial.checkpoints and is_last(trial)
+            state = TrialState.COMPLETED if is_done else TrialState.INTERRUPTED
+            yield FinishEvent(trial.id, state, trial.step, 0.0)

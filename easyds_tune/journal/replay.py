@@ -161,6 +161,7 @@ class SweepRecord:
     bounds: tuple[Bound, ...] = ()
     objectives: tuple[Objective, ...] = ()  # all of them; `objective` is the first
     away: float = 0.0  # seconds in which no driver ran
+    resumed_seq: int = 0  # the line in which the newest driver took the sweep up
     undecided: str | None = None  # the trial whose report is the newest thing that happened
     stopped: str | None = None  # the limit that ended the search, in words
     chosen: list[tuple[str, int]] = field(default_factory=list)  # for the finals: trial, step
@@ -250,7 +251,7 @@ class SweepRecord:
                 self.undecided = trial
             case CheckpointEvent(trial=trial) | DecideEvent(trial=trial) if trial == self.undecided:
                 pass
-            case ResumeEvent() | CollectEvent() | NoteEvent():
+            case ResumeEvent() | CollectEvent() | NoteEvent() | StopEvent():
                 pass
             case _:
                 self.undecided = None
@@ -275,6 +276,8 @@ class SweepRecord:
                 trial.resumed = None
         self.num_trials = event.num_trials
         self.stopped = None  # a limit that is still met says so again
+        self.final = None
+        self.resumed_seq = entry.seq
 
     def _suggest(self, event: SuggestEvent, entry: Entry) -> None:
         if event.trial in self.trials:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from easyds_tune.decisions.collector import bytes_over, disk_rules
-from easyds_tune.errors import SweepError
+from easyds_tune.errors import EasyDSError, SweepError
 from easyds_tune.journal.events import FinalEvent, FinalsEvent, NoteEvent
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
@@ -104,12 +104,16 @@ def drive(
             tidy=lambda: _tidy(sweep, recorder),
             over_limit=lambda: bytes_over(record, disk_rules(sweep.spec)),
         )
-        begin(recorder, decider)
-        if orphans:
-            recorder.append(NoteEvent(f"{orphans} processes of a dead driver were ended"))
-        boards.rebuild()  # a torn event file hides what is appended to it
+
+        def start() -> None:
+            begin(recorder, decider)
+            if orphans:
+                recorder.append(NoteEvent(f"{orphans} processes of a dead driver were ended"))
+            boards.rebuild()  # a torn event file hides what is appended to it
+
         try:
-            code = _search(sweep, recorder, decider, scratch)
+            with _signals_told_to(recorder):
+                code = _search(sweep, recorder, decider, scratch, start)
         finally:
             boards.close()
     write_results(record, sweep.folder, warn)
@@ -123,30 +127,36 @@ def _tidy(sweep: Sweep, recorder: Recorder) -> None:
         collect(recorder.record, rules, sweep.folder.resolve(), recorder.append, warn)
 
 
-def _search(sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path) -> int:
+def _search(
+    sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path, start: Callable[[], None]
+) -> int:
     from easyds_tune.sweep.recorder import Interrupted
 
     try:
+        start()
         _tune(sweep, recorder, decider, scratch)
+        best = find_best(recorder.record)
+        code = EXIT_DONE if best else EXIT_NOTHING_FIT
+        recorder.append(
+            FinalEvent(
+                winner=best.trial.id if best else None,
+                step=best.report.step if best else None,
+                exit_code=code,
+            )
+        )
     except (Interrupted, KeyboardInterrupt) as stop:
         with contextlib.suppress(Interrupted):  # a full disk takes no more events
             recorder.interrupt()
         return EXIT_INTERRUPTED[getattr(stop, "signum", signal.SIGINT)]
+    except EasyDSError:
+        recorder.interrupt()
+        raise
     except Exception as error:
         recorder.interrupt()
         raise SweepError(
             f"the sweep ended early ({type(error).__name__}: {error}); nothing is lost, go on with "
             f"easyds-tune resume {sweep.folder}"
         ) from error
-    best = find_best(recorder.record)
-    code = EXIT_DONE if best else EXIT_NOTHING_FIT
-    recorder.append(
-        FinalEvent(
-            winner=best.trial.id if best else None,
-            step=best.report.step if best else None,
-            exit_code=code,
-        )
-    )
     return code
 
 
@@ -236,22 +246,23 @@ def _can_shrink(sweep: Sweep, trial: TrialRecord) -> bool:
 def _signals_told_to(recorder: Recorder) -> Iterator[None]:
     """Within the block, a first SIGINT or SIGTERM lets running trials write a checkpoint and end.
 
-    Raising in the handler itself would break Ray in the middle of a call. A second signal does
-    what it would do without us: it ends the process at once.
+    Raising in the handler itself may break Ray in the middle of a call, so only a second signal
+    does: it ends the sweep at once.
     """
+    from easyds_tune.sweep.recorder import SECONDS_TO_CHECKPOINT, Interrupted
+
     before = {number: signal.getsignal(number) for number in EXIT_INTERRUPTED}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
     def stop(signum: int, frame: FrameType | None) -> None:
+        if recorder.stop_signal is not None:
+            raise Interrupted(signum)
         recorder.stop_signal = signum
-        restore()
+        warn(f"stopping: running trials get {SECONDS_TO_CHECKPOINT} s to write a checkpoint")
 
     for number in EXIT_INTERRUPTED:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)

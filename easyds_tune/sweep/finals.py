@@ -12,9 +12,11 @@ import ray
 from ray.exceptions import RayError
 
 from easyds_tune import progress
+from easyds_tune.decisions.retries import times_out_of_memory
 from easyds_tune.errors import EasyDSError
 from easyds_tune.journal.events import FinalistEvent, NoteEvent
 from easyds_tune.journal.replay import SweepRecord
+from easyds_tune.spec.micro_batch import smaller_micro_batch
 from easyds_tune.spec.resources import slot_count
 from easyds_tune.spec.sweep import trial_spec
 from easyds_tune.sweep.actor import SweepSetting, open_workbench_of, watched_while_loading
@@ -36,13 +38,14 @@ class FinalsJudge:
             self._bench = open_workbench_of(setting)
 
     def judge(
-        self, trial: str, params: dict[str, Any], checkpoint: str
+        self, trial: str, params: dict[str, Any], checkpoint: str, halvings: int = 0
     ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         """(values, weights) of a checkpoint, which is given relative to the sweep's folder."""
         from easyds_tune.trial.rejudge import rejudge
 
         setting = self._setting
-        spec = trial_spec(setting.spec, trial, params, setting.train_records)
+        whole = trial_spec(setting.spec, trial, params, setting.train_records)
+        spec = smaller_micro_batch(whole, halvings) or whole  # as it was judged while it trained
         progress.works_on(self._name)
         try:
             measured = rejudge(self._bench, spec, Path(setting.folder) / checkpoint)
@@ -87,7 +90,8 @@ def run_finals(
                 trial, step = waiting.popleft()
                 worker, checkpoint = free.pop(), record.trials[trial].checkpoints[step]
                 params = record.trials[trial].params
-                task = worker.judge.remote(trial, params, checkpoint)
+                halvings = times_out_of_memory(record.trials[trial])
+                task = worker.judge.remote(trial, params, checkpoint, halvings)
                 running[task] = (worker, trial, step, checkpoint)
             done, _ = ray.wait(list(running), timeout=SECONDS_BETWEEN_TICKS)
             tick()

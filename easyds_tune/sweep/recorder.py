@@ -226,10 +226,12 @@ class Recorder(Callback):
         if self._room.is_short((len(self._started) + 1) * largest):
             return False
         over = self._over_limit()
-        if over > 0 and not self._started and self.record.stopped is None:
+        trials = self.record.trials.values()
+        is_busy = any(trial.state is TrialState.RUNNING for trial in trials)
+        if over > 0 and not is_busy and self.record.stopped is None:
             what = f"checkpoints that must stay take {over} bytes more than output.disk_limit"
             self.append(StopEvent(what))
-        return over <= 0 or not self._started
+        return over <= 0 or not is_busy
 
     @property
     def is_stopping(self) -> bool:
@@ -264,6 +266,7 @@ class Recorder(Callback):
         trial = self.record.trials[name]
         if failure.type == DISK_FULL:
             self._room.was_too_little()
+            warn(f"trial {name} found a disk full, and is tried again: {failure.message}")
         error = TrialError(failure.type, failure.message)
         state = TrialState(failure.state)
         self.finish(name, state_after(trial, state, error, self._can_shrink(trial)), error)
@@ -290,10 +293,11 @@ class Recorder(Callback):
     def interrupt(self) -> None:
         """Write the end, for now, of every trial that was running when the driver stopped.
 
-        One that waits at a rung goes on waiting there.
+        One that waits at a rung goes on waiting there. One whose report was not decided on is left
+        to the next driver, which decides.
         """
         for name, trial in self.record.trials.items():
-            if trial.state is TrialState.RUNNING:
+            if trial.state is TrialState.RUNNING and name != self.record.undecided:
                 self.finish(name, TrialState.INTERRUPTED)
 
 

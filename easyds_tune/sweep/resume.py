@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -61,7 +62,8 @@ def resume_sweep(
     """
     folder = folder.resolve()
     resolved = load_resolved(folder)
-    if resolved.working_folder.is_dir():
+    is_moved = not resolved.working_folder.is_dir()
+    if not is_moved:
         os.chdir(resolved.working_folder)  # where relative paths of the spec stand
     before = resolved.spec
     if spec is None:
@@ -74,16 +76,20 @@ def resume_sweep(
     simulate = resolved.simulate
     with lock(folder) as left_behind:
         record = load_sweep_record(folder)
-        if is_over(record, spec):
+        if is_over(record, spec, changes):
             rebuild(record, folder)
             assert record.final is not None
             return record.final.exit_code
+        if simulate is None:
+            _refuse_without_checkpoints(record, folder)
         records = check(spec, simulate, new_folder=False)
         _refuse_other_data(records.hashes, resolved.data_hashes)
         journal, record = JournalWriter.open(folder / JOURNAL_NAME)
         sweep = Sweep(spec, records, resolved.points, folder, simulate)
         notes = [note for note in records.notes if note not in record.notes]
         notes += [left_behind] if left_behind else []
+        if is_moved:
+            notes.append(f"{resolved.working_folder} is no more; goes on in {Path.cwd()}")
         if record.torn_bytes:
             torn = f"{record.torn_bytes} bytes of a torn line"
             notes.append(f"the journal ended in {torn}, which were cut")
@@ -98,6 +104,8 @@ def resume_sweep(
                 recorder.append(NoteEvent(note))
             if simulate is None:
                 for lost in lost_checkpoints(record, folder):
+                    where = f"trial {lost.trial}: the {lost.what} of step {lost.step}"
+                    recorder.append(NoteEvent(f"{where} is no longer on the disk"))
                     recorder.append(lost)
 
             def is_last(trial: TrialRecord) -> bool:
@@ -124,9 +132,11 @@ def differences(before: SweepSpec, after: SweepSpec) -> dict[str, tuple[Any, Any
     }
 
 
-def is_over(record: SweepRecord, spec: SweepSpec) -> bool:
-    """Whether nothing is left to do: the sweep has ended, and no trials were added."""
-    return record.final is not None and spec.search.num_trials <= record.num_trials
+def is_over(record: SweepRecord, spec: SweepSpec, changes: Mapping[str, object]) -> bool:
+    """Whether nothing is left to do: the sweep has ended, no trials were added, and what is changed
+    is no limit that ended it."""
+    has_more = spec.search.num_trials > record.num_trials or (record.stopped and changes)
+    return record.final is not None and not has_more
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -148,6 +158,17 @@ def _refuse_other_changes(changes: dict[str, tuple[Any, Any]], folder: Path) -> 
     ]
     if problems:
         raise SpecError(problems)
+
+
+def _refuse_without_checkpoints(record: SweepRecord, folder: Path) -> None:
+    paths = [path for trial in record.trials.values() for path in trial.checkpoints.values()]
+    if paths and not any((folder / path).is_dir() for path in paths):
+        raise SpecError(
+            [
+                f"{folder}: none of the {len(paths)} checkpoints of its journal is there; bring "
+                "trials/ back, or start a new sweep"
+            ]
+        )
 
 
 def _refuse_other_data(now: dict[str, str], before: dict[str, str]) -> None:

@@ -55,7 +55,7 @@ def rejudge(
         held_out = bench.finals_held_out if is_finals else bench.held_out
         with _policy(bench, base, checkpoint) as (policy, reference):
             if judge is not None:
-                evaluation = judge.evaluate(policy, reference)
+                evaluation = judge.evaluate(policy, reference, spec.judge and spec.judge.batch_size)
                 measured.values.update(evaluation.values)
                 measured.weights.update(evaluation.weights)
             if held_out is not None:
