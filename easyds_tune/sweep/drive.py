@@ -249,7 +249,7 @@ def _signals_told_to(recorder: Recorder) -> Iterator[None]:
     Raising in the handler itself may break Ray in the middle of a call, so only a second signal
     does: it ends the sweep at once.
     """
-    from easyds_tune.sweep.recorder import SECONDS_TO_CHECKPOINT, Interrupted
+    from easyds_tune.sweep.recorder import Interrupted
 
     before = {number: signal.getsignal(number) for number in EXIT_INTERRUPTED}
 
@@ -257,7 +257,6 @@ def _signals_told_to(recorder: Recorder) -> Iterator[None]:
         if recorder.stop_signal is not None:
             raise Interrupted(signum)
         recorder.stop_signal = signum
-        warn(f"stopping: running trials get {SECONDS_TO_CHECKPOINT} s to write a checkpoint")
 
     for number in EXIT_INTERRUPTED:
         signal.signal(number, stop)

@@ -208,6 +208,8 @@ class Recorder(Callback):
             return
         if self._deadline is None:
             self._deadline = time.monotonic() + SECONDS_TO_CHECKPOINT
+            if self._started:
+                warn(f"stopping: trials have {SECONDS_TO_CHECKPOINT} s to write a checkpoint")
             self._ask_to_stop()
         if not self._started or time.monotonic() > self._deadline:
             raise Interrupted(self.stop_signal)
