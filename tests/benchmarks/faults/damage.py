@@ -57,11 +57,8 @@ def _garble(data: bytes, position: int) -> bytes:
     return data[:position] + bytes([data[position] ^ 0x15]) + data[position + 1 :]
 
 
-def _repaired(place: Place, line: int, lost: int = 1) -> list[str]:
-    """Damage in the middle is refused with its line; repair loses that line alone, and says so.
-
-    lost: events that the damaged line was.
-    """
+def _repaired(place: Place, line: int) -> list[str]:
+    """Damage in the middle is refused with its line; repair loses that line alone, and says so."""
     journal, problems = our.journal_of(place), []
     damaged = journal.read_bytes().split(b"\n")[:-1]
     refused = our.resume(place)
@@ -70,7 +67,7 @@ def _repaired(place: Place, line: int, lost: int = 1) -> list[str]:
         problems.append(f"middle: resume gave {code} and {refused.text[-200:]!r}")
     mended = our.easyds(place, "repair", our.NAME)
     our.finish(mended)
-    if f"{lost} of its lines are lost ({line}" not in mended.text:
+    if f"1 of its lines are lost ({line})" not in mended.text:
         problems.append(f"repair said {mended.text[-200:]!r}")
     whole = [_event(text) for number, text in enumerate(damaged, start=1) if number != line]
     now = [_event(text) for text in journal.read_bytes().split(b"\n")[:-1]]
@@ -295,11 +292,14 @@ def torn_then_appended(place: Place, seed: int) -> Outcome:
     starts = [0, *(at + 1 for at, byte in enumerate(whole[:-1]) if byte == 10)]
     third, second = starts[-3:-1]
     journal.write_bytes(whole[: (third + second) // 2] + whole[second:])
-    problems += _repaired(place, len(starts) - 2, lost=2)
+    problems += _repaired(place, len(starts) - 2)
+    saved = [_event(text) for text in journal.read_bytes().split(b"\n")[:-1]]
+    if _event(whole[second : starts[-1]].rstrip(b"\n")) not in saved:
+        problems.append("the whole line behind the torn one is lost")
     return our.verdict(
         problems,
         "torn line cut before the append, decisions as without; where something else had appended "
-        "to a torn line: refused, and repaired but for the two lines in one",
+        "to a torn line: refused, and repaired but for the torn line",
         seconds,
     )
 
