@@ -109,7 +109,7 @@ def _write_spec(sweep: Sweep, written: str | None) -> None:
         "data_hashes": records.hashes,
         "points": sweep.points,
         "simulate": str(sweep.simulate.resolve()) if sweep.simulate else None,
-        "notes": [redact(note) for note in records.notes],
+        "notes": records.notes,
         "versions": versions(),
         "git_revision": _git_revision(),
         "working_folder": str(Path.cwd()),
@@ -127,7 +127,7 @@ def _write_whole(folder: Path, resolved: dict[str, Any]) -> None:
     """Write what a resume needs besides the journal: whole, or not at all."""
     draft = folder / f".{RESOLVED_NAME}.unfinished"
     with draft.open("w", encoding="utf-8") as stream:
-        json.dump(resolved, stream, ensure_ascii=False, indent=1)
+        stream.write(redact(json.dumps(resolved, ensure_ascii=False, indent=1)))
         stream.flush()
         os.fsync(stream.fileno())
     draft.replace(folder / RESOLVED_NAME)
