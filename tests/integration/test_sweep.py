@@ -59,7 +59,7 @@ def test_the_table_and_the_next_commands_end_the_output(place: Path) -> None:
 def test_the_folder_is_complete(sweep: Path) -> None:
     assert {path.name for path in sweep.iterdir()} == {
         "spec.yaml", "spec.resolved.json", "journal.jsonl", "trials.parquet", "metrics.parquet",
-        "tensorboard", "trials", "best.json",
+        "tensorboard", "trials", "best.json", "lock",
     }  # fmt: skip
     spec = (sweep / "spec.yaml").read_bytes()
     assert spec == (sweep.parents[1] / "small.yaml").read_bytes()
