@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 from typing import Any
 
 from easyds_tune.cli.common import add_name_arguments
@@ -32,10 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from easyds_tune.cli.sweep import tell_the_end
     from easyds_tune.sweep.resume import resume_sweep
 
-    here = Path.cwd()
-    code = resume_sweep(folder, extend=extend)
-    os.chdir(here)  # a sweep goes on in the folder where it began
-    return tell_the_end(code, folder)
+    return tell_the_end(resume_sweep(folder, extend=extend), folder)
 
 
 def extension(texts: list[str]) -> dict[str, Any]:

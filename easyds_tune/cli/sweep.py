@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from easyds_tune.cli.common import add_spec_arguments
@@ -32,10 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and (folder / "journal.jsonl").is_file():
         from easyds_tune.sweep.resume import resume_sweep
 
-        here = Path.cwd()
-        code = resume_sweep(folder, spec)
-        os.chdir(here)  # a sweep goes on in the folder where it began
-        return tell_the_end(code, folder)
+        return tell_the_end(resume_sweep(folder, spec), folder)
     written = find_spec(args.spec).read_text(encoding="utf-8-sig")
     print(f"{spec.name}: {spec.search.num_trials} trials of {spec.algorithm.type}", flush=True)
 

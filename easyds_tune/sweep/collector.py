@@ -72,9 +72,8 @@ def sweep_leftovers(record: SweepRecord, folder: Path) -> list[str]:
     those of trials that the journal has lost. For a resume, while no trial runs.
     """
     known = {
-        folder / path: trial.id for trial in record.trials.values()
-        for path in trial.checkpoints.values()
-    }  # fmt: skip
+        folder / path for trial in record.trials.values() for path in trial.checkpoints.values()
+    }
     told = []
     for checkpoints in sorted((folder / TRIALS).glob(f"*/{CHECKPOINTS}")):
         trial = checkpoints.parent.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -14,7 +14,7 @@ from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.load import JOURNAL_NAME, load_sweep_record
 from easyds_tune.results.rebuild import rebuild
-from easyds_tune.results.resolved import load_resolved
+from easyds_tune.results.resolved import Resolved, load_resolved
 from easyds_tune.spec.load import validate
 from easyds_tune.spec.sweep import SweepSpec, set_path, trial_spec
 from easyds_tune.sweep.collector import lost_checkpoints, sweep_leftovers
@@ -63,12 +63,24 @@ def resume_sweep(
     folder = folder.resolve()
     resolved = load_resolved(folder)
     is_moved = not resolved.working_folder.is_dir()
-    if not is_moved:
-        os.chdir(resolved.working_folder)  # where relative paths of the spec stand
+    # Relative paths of the spec stand where the sweep began.
+    with contextlib.chdir(Path.cwd() if is_moved else resolved.working_folder):
+        return _go_on(folder, resolved, spec, extend or {}, stream, is_moved=is_moved)
+
+
+def _go_on(
+    folder: Path,
+    resolved: Resolved,
+    spec: SweepSpec | None,
+    extend: dict[str, Any],
+    stream: TextIO | None,
+    *,
+    is_moved: bool,
+) -> int:
     before = resolved.spec
     if spec is None:
         with_changes = before.model_dump(mode="json")
-        for path, value in (extend or {}).items():
+        for path, value in extend.items():
             set_path(with_changes, path, value)
         spec = validate(with_changes)
     changes = differences(before, spec)
