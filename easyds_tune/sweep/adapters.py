@@ -32,13 +32,14 @@ class DecidingSearcher(Searcher):
             return None
         self._recorder.stop_if_due(self._decider)
         # Tune asks ahead, while all slots are taken: only what would begin now needs room.
-        if isinstance(self._decider.next(), GoOn | New) and not self._recorder.has_room():
+        decision = self._decider.next()
+        if isinstance(decision, GoOn | New) and not self._recorder.has_room():
             return None
-        match self._decider.next():
+        match decision:
             case Over():
                 self._recorder.release_paused()
                 return Searcher.FINISHED
-            case GoOn() as decision:
+            case GoOn():
                 return self._recorder.goes_on(trial_id, decision)
             case New():
                 return self._begin(trial_id)

@@ -233,6 +233,7 @@ class Recorder(Callback):
         if over > 0 and not is_busy and self.record.stopped is None:
             what = f"checkpoints that must stay take {over} bytes more than output.disk_limit"
             self.append(StopEvent(what))
+            return False  # what is to run next is another question now
         return over <= 0 or not is_busy
 
     @property
