@@ -50,10 +50,13 @@ _NAMED = frozenset(
 """Names of settings that hold secrets, where a spec takes any name."""
 
 
-def redact(text: str) -> str:
+def redact(text: str, *, is_spec: bool = False) -> str:
     """The text with `<NAME>` for the value of each secret environment variable, and without keys
-    of well-known shapes and passwords and signatures in URLs."""
-    for name, form in _environment(_SHORTEST):
+    of well-known shapes and passwords and signatures in URLs.
+
+    is_spec: what is read again must not change where a short secret is a word of it by chance.
+    """
+    for name, form in _environment(_SHORTEST_IN_SPECS if is_spec else _SHORTEST):
         text = text.replace(form, f"<{name}>")
     for shape, variable in _KEYS.values():
         text = re.sub(shape, f"<{variable}>", text)

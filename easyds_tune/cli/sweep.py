@@ -25,10 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the sweep; the exit code says whether it found a winner."""
     from easyds_tune.spec.load import find_spec, load_sweep
+    from easyds_tune.sweep.folder import never_began
 
     spec = load_sweep(args.spec, args.overrides, on_this_machine=True)
     folder = Path(spec.output.folder) / spec.name
-    if args.resume and (folder / "journal.jsonl").is_file():
+    if args.resume and (folder / "journal.jsonl").is_file() and not never_began(folder):
         from easyds_tune.sweep.resume import resume_sweep
 
         return tell_the_end(resume_sweep(folder, spec), folder)

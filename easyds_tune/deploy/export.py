@@ -95,7 +95,7 @@ def export(
     load, and ExportError where the export, loaded again, gives other logits than the checkpoint or
     puts a chat into other tokens than training. Needs memory for one model.
     """
-    to = to.expanduser().resolve()
+    to = Path(os.path.expanduser(to)).resolve()
     _refuse_occupied(to)
     verify_checkpoint(checkpoint)
     base = base.model_copy(
@@ -148,7 +148,7 @@ def _refuse_pickles(folder: Path) -> None:
 
 def base_reference(base: ModelSpec) -> str:
     """How an export names its base: a local folder by its absolute path, else as the spec does."""
-    folder = Path(base.model_name_or_path).expanduser()
+    folder = Path(os.path.expanduser(base.model_name_or_path))
     return str(folder.resolve()) if folder.is_dir() else base.model_name_or_path
 
 

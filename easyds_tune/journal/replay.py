@@ -358,8 +358,8 @@ def read_record(reader: JournalReader) -> SweepRecord:
     first = next(entries, None)
     if first is None:
         raise JournalError(
-            f"{reader.path}: a journal must hold at least its first event, got none; restore the "
-            "journal from a copy"
+            f"{reader.path}: a journal must hold at least its first event, got none; begin the "
+            "sweep anew if it never ran a trial, else restore the journal from a copy"
         )
     record = SweepRecord.begin(first)
     for entry in entries:

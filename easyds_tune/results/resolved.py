@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from easyds_tune.errors import SpecError
 from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.sweep import SweepSpec
 
+WRITTEN_NAME = "spec.yaml"
+"""The spec as its author wrote it."""
 RESOLVED_NAME = "spec.resolved.json"
+UNFINISHED_RESOLVED_NAME = f".{RESOLVED_NAME}.unfinished"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Resolved:
     def base(self) -> ModelSpec:
         """The base model, with a local path made independent of the working folder."""
         model = self.spec.model
-        local = self.working_folder / Path(model.model_name_or_path).expanduser()
+        local = self.working_folder / os.path.expanduser(model.model_name_or_path)
         if not local.is_dir():
             return model
         return model.model_copy(update={"model_name_or_path": str(local.resolve())})

@@ -98,9 +98,12 @@ def drive(
             display,
             can_shrink=lambda trial: _can_shrink(sweep, trial),
             ask_to_stop=(scratch / STOP_FILE).touch,
-            supervise=Supervisor(
-                scratch / HEARTBEATS, folder / "trials", sweep.spec.resources.host_memory
-            ).check,
+            supervisor=Supervisor(
+                scratch / HEARTBEATS,
+                folder / "trials",
+                sweep.spec.resources.host_memory,
+                stopped_seconds=sweep.spec.resources.hang_seconds,
+            ),
             tidy=lambda: _tidy(sweep, recorder),
             over_limit=lambda: bytes_over(record, disk_rules(sweep.spec)),
         )

@@ -164,7 +164,7 @@ def _finals_lines(spec: SweepSpec, records: SweepRecords) -> list[str]:
 
 
 def _disk_line(spec: SweepSpec, evaluations: int) -> str:
-    start = Path(spec.model.model_name_or_path).expanduser()
+    start = Path(os.path.expanduser(spec.model.model_name_or_path))
     model = spec.model.model_dump() | {"model_name_or_path": _base_of(start)}
     largest = [
         trained_weights(ModelSpec.model_validate(model | change), has_head=_has_head(spec))
@@ -244,7 +244,7 @@ def _base_of(folder: Path) -> str:
 
 def trained_weights(model: ModelSpec, *, has_head: bool) -> int | None:
     """Weights that a trial trains, from the headers of local safetensors; None if not local."""
-    shapes = _shapes(Path(model.model_name_or_path).expanduser())
+    shapes = _shapes(Path(os.path.expanduser(model.model_name_or_path)))
     if not shapes:
         return None
     if model.lora_r is None:

@@ -29,6 +29,7 @@ from easyds_tune.spec.notes import decision_notes
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.check_training import dtype_problems, schedule_problems
+from easyds_tune.sweep.folder import never_began
 from easyds_tune.sweep.lock import holder
 from easyds_tune.trial.quiet import quiet_libraries
 from easyds_tune.trial.records import SweepRecords, records_of
@@ -135,7 +136,7 @@ def folder_problems(spec: SweepSpec) -> list[str]:
     folder = sweep_folder(spec)
     if who := holder(folder):
         return [f"name: {folder} is being run by {who}; choose another with --set name=..."]
-    if os.path.lexists(folder):
+    if os.path.lexists(folder) and not never_began(folder):
         return [f"name: {folder} exists already; choose another with --set name=..., or remove it"]
     parent = next(path for path in folder.absolute().parents if os.path.lexists(path))
     if not parent.is_dir():
@@ -147,7 +148,7 @@ def folder_problems(spec: SweepSpec) -> list[str]:
 
 def file_problems(model: str) -> list[str]:
     """What a local model's folder lacks: Transformers makes up a tokenizer where there is none."""
-    folder = Path(model).expanduser() if is_local_path(model) else Path(model)
+    folder = Path(os.path.expanduser(model) if is_local_path(model) else model)
     if not (folder / "config.json").is_file():
         return []  # a hub name, or an adapter
     problems = []

@@ -21,12 +21,23 @@ def start_of(pid: int) -> int | None:
 
     A dead process that its parent has not looked after yet has ended too.
     """
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZXx" else int(fields[19])
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, as by SIGSTOP or a debugger, until it is told to go on."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] in "Tt"
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What the system says of a process behind its name: its state first; None once it is gone."""
     try:
         text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZXx" else int(fields[19])
+    return text.rpartition(")")[2].split()
 
 
 def own_mark() -> str:

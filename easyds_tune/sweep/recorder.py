@@ -35,6 +35,7 @@ from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.derived import Boards
 from easyds_tune.spec.sweep import trial_id
 from easyds_tune.sweep.disk import Room, wait_for_room, warn
+from easyds_tune.sweep.supervisor import Supervisor
 from easyds_tune.trial.failure import (
     DISK_FULL,
     Failure,
@@ -83,13 +84,13 @@ class Recorder(Callback):
         display: Display,
         can_shrink: Callable[[TrialRecord], bool] = lambda trial: False,
         ask_to_stop: Callable[[], object] = lambda: None,
-        supervise: Callable[[], object] = lambda: None,
+        supervisor: Supervisor | None = None,
         tidy: Callable[[], object] = lambda: None,
         over_limit: Callable[[], int] = lambda: 0,
     ) -> None:
         """folder: the sweep's own. can_shrink: whether a trial's micro-batch can be halved once
         more. ask_to_stop: lets every running trial know that it should write a checkpoint and end.
-        supervise: called twice a second; ends workers that hang. tidy: called when checkpoints
+        supervisor: asked twice a second to end workers that hang. tidy: called when checkpoints
         may have become useless. over_limit: bytes by which those that must stay exceed the limit.
         """
         self.record = record
@@ -100,7 +101,7 @@ class Recorder(Callback):
         self._display = display
         self._can_shrink = can_shrink
         self._ask_to_stop = ask_to_stop
-        self._supervise = supervise
+        self._supervisor = supervisor
         self._tidy = tidy
         self._over_limit = over_limit
         self._room = Room(folder, warn)
@@ -201,9 +202,7 @@ class Recorder(Callback):
     def tick(self) -> None:
         """Keep the clock on the screen going; raises Interrupted where a signal asked for it."""
         self._display.update(self.record)
-        if time.monotonic() - self._supervised > SECONDS_BETWEEN_CHECKS:
-            self._supervised = time.monotonic()
-            self._supervise()
+        self._look_after_workers()
         if self.stop_signal is None:
             return
         if self._deadline is None:
@@ -214,16 +213,26 @@ class Recorder(Callback):
         if not self._started or time.monotonic() > self._deadline:
             raise Interrupted(self.stop_signal)
 
+    def _look_after_workers(self) -> None:
+        if self._supervisor is None or time.monotonic() - self._supervised < SECONDS_BETWEEN_CHECKS:
+            return
+        self._supervised = time.monotonic()
+        for line in self._supervisor.check():
+            warn(line)
+
     def _stop_waiting(self) -> None:
         if self.stop_signal is not None:
             raise Interrupted(self.stop_signal)
 
     def has_room(self) -> bool:
-        """Whether the disk takes the checkpoints of all slots and one more, so that a trial begins.
+        """Whether a trial may begin: memory is not short, and the disk takes the checkpoints of all
+        slots and one more.
 
         Where what must stay exceeds the sweep's own limit, trials that run come to their end first;
         where none does, the search is over.
         """
+        if self._supervisor is not None and self._supervisor.is_memory_short:
+            return False
         largest = max((trial.largest for trial in self.record.trials.values()), default=0)
         if self._room.is_short((len(self._started) + 1) * largest):
             return False
@@ -271,8 +280,12 @@ class Recorder(Callback):
             self._room.was_too_little()
             warn(f"trial {name} found a disk full, and is tried again: {failure.message}")
         error = TrialError(failure.type, failure.message)
-        state = TrialState(failure.state)
-        self.finish(name, state_after(trial, state, error, self._can_shrink(trial)), error)
+        meant = TrialState(failure.state)
+        state = state_after(trial, meant, error, self._can_shrink(trial))
+        if state is TrialState.INTERRUPTED and failure.type != DISK_FULL:
+            how = "with half the micro-batch " if failure.state == "OUT_OF_MEMORY" else ""
+            warn(f"trial {name}: {failure.type}; it is tried again {how}from its last checkpoint")
+        self.finish(name, state, error)
         self._tidy()
 
     def release_paused(self) -> None:

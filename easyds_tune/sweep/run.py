@@ -20,9 +20,11 @@ from easyds_tune.journal.events import NoteEvent, SweepEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.redact import redact
-from easyds_tune.results.resolved import RESOLVED_NAME
+from easyds_tune.results.load import JOURNAL_NAME
+from easyds_tune.results.resolved import RESOLVED_NAME, UNFINISHED_RESOLVED_NAME, WRITTEN_NAME
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.drive import Sweep, drive
+from easyds_tune.sweep.folder import never_began
 from easyds_tune.sweep.lock import lock
 from easyds_tune.sweep.preflight import CheckedRecords, preflight, sweep_folder
 
@@ -52,10 +54,7 @@ def run_sweep(
 
     points = warm_points(spec, note=notes.append)
     folder = sweep_folder(spec)
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise SpecError([f"name: {folder} was made by another sweep just now"]) from error
+    folder.mkdir(parents=True, exist_ok=True)
     sweep = Sweep(spec, records, points, folder, simulate)
 
     def begin(recorder: Recorder, decider: Decider) -> None:
@@ -63,8 +62,11 @@ def run_sweep(
             recorder.append(NoteEvent(note))
 
     with lock(folder):
+        if not never_began(folder):
+            raise SpecError([f"name: {folder} was made by another sweep just now"])
+        (folder / JOURNAL_NAME).unlink(missing_ok=True)
         _write_spec(sweep, written)
-        journal, first = JournalWriter.create(folder / "journal.jsonl", _sweep_event(spec, records))
+        journal, first = JournalWriter.create(folder / JOURNAL_NAME, _sweep_event(spec, records))
         with journal:
             return drive(sweep, journal, SweepRecord.begin(first), begin, stream)
 
@@ -98,7 +100,7 @@ def _write_spec(sweep: Sweep, written: str | None) -> None:
     text = written
     if text is None:
         text = yaml.safe_dump(spec.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
-    (folder / "spec.yaml").write_text(redact(text), encoding="utf-8")  # a comment may hold a key
+    (folder / WRITTEN_NAME).write_text(redact(text), encoding="utf-8")  # a comment may hold a key
     resolved = {
         "schema": 1,
         "spec": spec.model_dump(mode="json"),
@@ -125,9 +127,9 @@ def keep_spec(folder: Path, spec: SweepSpec) -> None:
 
 def _write_whole(folder: Path, resolved: dict[str, Any]) -> None:
     """Write what a resume needs besides the journal: whole, or not at all."""
-    draft = folder / f".{RESOLVED_NAME}.unfinished"
+    draft = folder / UNFINISHED_RESOLVED_NAME
     with draft.open("w", encoding="utf-8") as stream:
-        stream.write(redact(json.dumps(resolved, ensure_ascii=False, indent=1)))
+        stream.write(redact(json.dumps(resolved, ensure_ascii=False, indent=1), is_spec=True))
         stream.flush()
         os.fsync(stream.fileno())
     draft.replace(folder / RESOLVED_NAME)

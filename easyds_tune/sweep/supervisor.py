@@ -21,6 +21,7 @@ from pathlib import Path
 from easyds_tune.sweep.machine_memory import Memory, machine_memory
 from easyds_tune.sweep.processes import (
     IS_SUPPORTED,
+    is_stopped,
     mark_of,
     own_mark,
     resident_bytes,
@@ -35,6 +36,12 @@ FAREWELL_SECONDS = 2.0
 """A rank that has failed is done by then; what still runs of its trial waits in vain."""
 RELIEF_SECONDS = 5.0
 """A killed worker's memory is back by then; if that was not enough, the next one goes."""
+LEAST_SHARE = 0.05
+"""A worker that holds less of the machine's memory is not who fills it, ..."""
+COMMON_SHARE = 0.5
+"""... unless the workers together hold this much of what is in use."""
+QUIET_SECONDS = 60.0
+"""That memory is short is said again after this time at the earliest."""
 GIB = 2**30
 
 
@@ -44,7 +51,7 @@ class Heartbeat:
 
     file: Path
     pid: int
-    trial: str
+    trial: str | None
     rank: int
     written: float
     due: float
@@ -62,7 +69,8 @@ class Supervisor:
     trials: the folder of the trials' folders, where it leaves a failure before it kills. A failure
         found there is of the trial's present attempt; those of earlier ones have been put away.
     memory_limit: share of the machine's memory, 0 to 1; above it, the worker that holds the most
-        is killed. memory: tells how full the memory is.
+        is killed, where it is the workers who fill the memory. memory: tells how full it is.
+    stopped_seconds: so long may a worker that rests be stopped, as by SIGSTOP.
     """
 
     def __init__(
@@ -71,16 +79,21 @@ class Supervisor:
         trials: Path,
         memory_limit: float = 0.95,
         memory: Callable[[], Memory | None] = machine_memory,
+        stopped_seconds: float = 300.0,
     ) -> None:
         self._heartbeats = heartbeats
         self._trials = trials
         self._memory_limit = memory_limit
         self._memory = memory
         self._checked = self._awake_since = time.time()
-        self._relief_due = 0.0
+        self._stopped_seconds = stopped_seconds
+        self._stopped: dict[int, float] = {}
+        self._relief_due = self._said_until = 0.0
+        self.is_memory_short = False
+        """Whether more memory was in use at the last check than the limit allows."""
 
     def check(self) -> list[str]:
-        """Kill what has to be killed; returns a line on each trial that was."""
+        """Kill what has to be killed; returns lines on what was, and on memory that is short."""
         if not IS_SUPPORTED:
             return []
         now = time.time()
@@ -88,20 +101,27 @@ class Supervisor:
             self._awake_since = now
         self._checked = now
         trials: dict[str, list[Heartbeat]] = {}
+        resting = []
         for beat in self._read_heartbeats():
-            trials.setdefault(beat.trial, []).append(beat)
-        told = []
+            if beat.trial is None:
+                resting.append(beat)
+            else:
+                trials.setdefault(beat.trial, []).append(beat)
+        told = self._end_stopped(resting)
         for trial, ranks in trials.items():
             failure = self._lost_rank(trial, ranks) or self._hung_rank(ranks, now)
             if failure is not None:
                 told.append(self._end(trial, ranks, failure))
-        if not told and (greedy := self._greediest(trials)):
-            trial, failure = greedy
-            told.append(self._end(trial, trials[trial], failure))
+        memory = self._memory()
+        self.is_memory_short = memory is not None and memory.share > self._memory_limit
+        if memory is None or not self.is_memory_short:
+            self._relief_due = 0.0
+        elif not told and time.monotonic() >= self._relief_due:
+            told += self._relieve(trials, memory)
         return told
 
     def _read_heartbeats(self) -> list[Heartbeat]:
-        """The heartbeats of running trials. A file whose process has ended is removed when read."""
+        """The heartbeats of all workers. A file whose process has ended is removed when read."""
         mark, found = own_mark(), []
         for file in sorted(self._heartbeats.glob("*.json")):
             try:
@@ -114,8 +134,11 @@ class Supervisor:
             is_alive = start_of(pid) is not None and mark_of(pid) == mark
             if not is_alive:
                 file.unlink(missing_ok=True)
-            if trial is not None:
-                found.append(Heartbeat(file, pid, str(trial), rank, written, due, is_alive))
+            found.append(
+                Heartbeat(
+                    file, pid, None if trial is None else str(trial), rank, written, due, is_alive
+                )
+            )
         return found
 
     def _lost_rank(self, trial: str, ranks: list[Heartbeat]) -> Failure | None:
@@ -143,28 +166,47 @@ class Supervisor:
                 return Failure("FAILED", "Hung", message, "")
         return None
 
-    def _greediest(self, trials: dict[str, list[Heartbeat]]) -> tuple[str, Failure] | None:
-        """The trial of the worker that holds the most memory, where too little is left."""
-        memory = self._memory()
-        if memory is None or memory.share <= self._memory_limit:
-            self._relief_due = 0.0
-            return None
+    def _end_stopped(self, resting: list[Heartbeat]) -> list[str]:
+        """Kill workers that were stopped while they rested: they will never hear of more work."""
+        now = time.monotonic()
+        stopped = {beat.pid for beat in resting if beat.is_alive and is_stopped(beat.pid)}
+        self._stopped = {pid: self._stopped.get(pid, now) for pid in stopped}
+        told = []
+        for pid, since in self._stopped.items():
+            if now - since > self._stopped_seconds:
+                _kill(pid)
+                told.append(f"process {pid} was ended: it had been stopped for {now - since:.0f} s")
+        return told
+
+    def _relieve(self, trials: dict[str, list[Heartbeat]], memory: Memory) -> list[str]:
+        """End the trial of the worker that holds the most memory, or say that none is to blame."""
         held = {
             beat: resident_bytes(beat.pid)
             for ranks in trials.values()
             for beat in ranks
             if beat.is_alive
         }
-        if not held or time.monotonic() < self._relief_due:
-            return None
+        used = (
+            f"{memory.used / GIB:.1f} of the machine's {memory.total / GIB:.1f} GiB of memory were "
+            f"in use, over the limit of {self._memory_limit:.0%}"
+        )
+        together = sum(held.values())
+        most = max(held.values(), default=0)
+        if most < LEAST_SHARE * memory.total and together < COMMON_SHARE * memory.used:
+            now = time.monotonic()
+            if now < self._said_until:
+                return []
+            self._said_until = now + QUIET_SECONDS
+            return [
+                f"{used}, and the sweep's workers hold {together / GIB:.1f} GiB of that: "
+                "no trial begins until there is room"
+            ]
         self._relief_due = time.monotonic() + RELIEF_SECONDS
         beat = max(held, key=lambda beat: held[beat])
-        message = (
-            f"{memory.used / GIB:.1f} of the machine's {memory.total / GIB:.1f} GiB of memory were "
-            f"in use, over the limit of {self._memory_limit:.0%}, and {beat} held the most of all "
-            f"workers, {held[beat] / GIB:.1f} GiB"
-        )
-        return beat.trial, Failure("OUT_OF_MEMORY", "HostMemory", message, "")
+        message = f"{used}, and {beat} held the most of all workers, {most / GIB:.1f} GiB"
+        assert beat.trial is not None
+        failure = Failure("OUT_OF_MEMORY", "HostMemory", message, "")
+        return [self._end(beat.trial, trials[beat.trial], failure)]
 
     def _end(self, trial: str, ranks: list[Heartbeat], failure: Failure) -> str:
         """Kill all ranks of a trial; why stands in its folder first, unless a rank said so."""
@@ -174,7 +216,11 @@ class Supervisor:
                 write_failure(folder, failure)
         for beat in ranks:
             if beat.is_alive:
-                with suppress(ProcessLookupError):
-                    os.kill(beat.pid, signal.SIGKILL)
+                _kill(beat.pid)
             beat.file.unlink(missing_ok=True)
         return f"trial {trial} was ended: {failure.message}"
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

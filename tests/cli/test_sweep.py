@@ -217,6 +217,7 @@ def test_what_would_fail_in_every_trial_is_refused_before_the_first(
 
 def test_an_existing_results_folder_is_refused(sweep_refused: Refusal, workspace: Path) -> None:
     (workspace / "results" / "dpo").mkdir(parents=True)
+    (workspace / "results" / "dpo" / "notes.txt").touch()
     problem = "exists already; choose another with --set name=..., or remove it"
     assert sweep_refused() == [f"name: results/dpo {problem}"]
     (workspace / "results" / "torn").symlink_to("nowhere")
@@ -345,7 +346,7 @@ def test_a_chat_template_that_cannot_render_is_refused(
 def test_problems_of_data_models_and_machine_are_reported_together(
     sweep_refused: Refusal, workspace: Path
 ) -> None:
-    (workspace / "results" / "dpo").mkdir(parents=True)
+    (workspace / "results" / "dpo" / "trials").mkdir(parents=True)
     (workspace / "broken.jsonl").write_text("{", encoding="utf-8")
     found = sweep_refused(
         "resources.cpus_per_trial=4096",

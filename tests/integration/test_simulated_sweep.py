@@ -80,7 +80,20 @@ def test_ray_decides_as_the_same_events_do_without_it(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sweep_of(tmp_path_factory.mktemp("asha"), trials=24, slots=2)[0]
+    folder = tmp_path_factory.mktemp("asha")
+    # As a driver leaves it that dies while it writes the first event.
+    dead = folder / "results" / "asha"
+    dead.mkdir(parents=True)
+    (dead / "lock").write_text('{"pid": 1, "host": "here", "started": 0}', encoding="utf-8")
+    (dead / "journal.jsonl").write_bytes(b'{"crc":"bc67')
+    return sweep_of(folder, trials=24, slots=2)[0]
+
+
+def test_the_folder_of_a_sweep_that_never_began_is_taken_over(sweep: Path) -> None:
+    text = (sweep / "journal.jsonl").read_bytes()
+    assert text.count(b'"event":"sweep"') == 1
+    assert load_sweep_record(sweep).torn_bytes == 0
+    assert (sweep / "lock").stat().st_size == 0
 
 
 def test_every_trial_ends_and_nothing_infeasible_is_first(sweep: Path) -> None:

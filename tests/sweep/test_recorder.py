@@ -17,7 +17,9 @@ from easyds_tune.journal.reader import read_events
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.derived import Boards
+from easyds_tune.sweep.machine_memory import Memory
 from easyds_tune.sweep.recorder import Interrupted, Recorder
+from easyds_tune.sweep.supervisor import Supervisor
 from easyds_tune.trial.failure import Failure, read_failure, write_failure
 
 
@@ -176,7 +178,7 @@ def test_a_trial_that_raised_says_what_its_worker_wrote(recorder: Recorder, tmp_
 
 
 def test_a_worker_that_died_silently_is_failed_and_rays_account_is_kept(
-    recorder: Recorder, tmp_path: Path
+    recorder: Recorder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trial = started(recorder)
     trial.error_file = tmp_path / "error.txt"
@@ -187,6 +189,28 @@ def test_a_worker_that_died_silently_is_failed_and_rays_account_is_kept(
     assert "was killed" in error.message
     failure = read_failure(recorder._folder / "trials" / "000")
     assert failure.traceback == "ActorDiedError: killed"
+    assert capsys.readouterr().err == (
+        "warning: trial 000: WorkerDied; it is tried again from its last checkpoint\n"
+    )
+
+
+def test_nothing_begins_while_memory_is_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = SweepEvent("small", "dpo", Objective("eval/reward", "max"), 3, 30, 0.0, {})
+    journal, first = JournalWriter.create(tmp_path / "journal.jsonl", begin)
+    record, memory = SweepRecord.begin(first), [Memory(97, 100)]
+    supervisor = Supervisor(tmp_path, tmp_path / "trials", memory=lambda: memory[0])
+    boards = Boards(tmp_path, record, print)
+    recorder = Recorder(journal, record, tmp_path, boards, Shown(), supervisor=supervisor)
+    with journal:
+        recorder.tick()
+        assert not recorder.has_room()
+        assert "no trial begins until there is room" in capsys.readouterr().err
+        memory[0] = Memory(50, 100)
+        supervisor.check()
+        assert recorder.has_room()
+    boards.close()
 
 
 def test_an_interrupt_ends_the_trials_that_are_not_over_alone(recorder: Recorder) -> None:

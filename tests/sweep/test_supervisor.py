@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from easyds_tune.sweep.machine_memory import Memory, machine_memory
-from easyds_tune.sweep.processes import MARK, own_mark
+from easyds_tune.sweep.processes import MARK, is_stopped, own_mark, resident_bytes
 from easyds_tune.sweep.supervisor import Supervisor
 from easyds_tune.trial.failure import Failure, put_away_failure, read_failure, write_failure
 from tests.sweep.children import Child, child, has_ended, line_of, wait_until
@@ -160,12 +160,31 @@ def test_a_worker_that_rests_may_be_silent_and_its_end_is_nobodys(place: Place) 
     resting = place.worker("time.sleep(600)", "000", seconds=-1)
     another = place.worker("time.sleep(600)", "000", rank=1, seconds=-1)
     place.supervised(memory=lambda: Memory(99, 100))
-    assert place.supervisor.check() == []
+    [line] = place.supervisor.check()
+    assert line.endswith("no trial begins until there is room")
     another.kill()
     wait_until(lambda: has_ended(another.pid), 5, "its end")
     assert place.supervisor.check() == []
     assert not has_ended(resting.pid)
     assert len(place.heartbeat_files()) == 1
+
+
+def test_a_worker_that_is_stopped_while_it_rests_is_ended(place: Place) -> None:
+    stopped = place.worker("time.sleep(600)", "000", seconds=-1)
+    resting = place.worker("time.sleep(600)", "000", seconds=-1)
+    place.supervised(stopped_seconds=2.0)
+    os.kill(stopped.pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(stopped.pid), 5, "the stop")
+    assert place.supervisor.check() == []
+    os.kill(stopped.pid, signal.SIGCONT)
+    wait_until(lambda: not is_stopped(stopped.pid), 5, "the continuation")
+    time.sleep(2.1)
+    assert place.supervisor.check() == []
+    os.kill(stopped.pid, signal.SIGSTOP)
+    assert place.check_until_ended(stopped, within=5) > 1.5
+    assert not has_ended(resting.pid)
+    [line] = place.told
+    assert line.startswith(f"process {stopped.pid} was ended: it had been stopped for ")
 
 
 def test_a_lone_worker_that_dies_is_rays_to_notice(place: Place) -> None:
@@ -282,6 +301,34 @@ def test_the_greediest_worker_is_ended_when_memory_runs_out(place: Place) -> Non
     assert f"over the limit of {limit:.0%}, and rank 0 (process {greedy.pid}) held the most" in (
         failure.message
     )
+
+
+def test_memory_that_others_take_is_held_against_no_worker(place: Place) -> None:
+    worker = place.worker(BUSY, "000")
+    total = 2**36  # 5 % of it are 3.4 GB
+    memory = [Memory(int(0.97 * total), total)]
+    supervisor = place.supervised(memory=lambda: memory[0])
+    [line] = supervisor.check()
+    assert line == (
+        "62.1 of the machine's 64.0 GiB of memory were in use, over the limit of 95%, and the "
+        "sweep's workers hold 0.0 GiB of that: no trial begins until there is room"
+    )
+    assert supervisor.is_memory_short
+    assert supervisor.check() == []  # said once
+    assert not has_ended(worker.pid)
+    assert not (place.folder / "trials").exists()
+    memory[0] = Memory(total // 2, total)
+    assert supervisor.check() == []
+    assert not supervisor.is_memory_short
+
+
+def test_many_small_workers_that_fill_the_memory_together_are_ended(place: Place) -> None:
+    worker = place.worker(BUSY, "000")
+    used = 2 * resident_bytes(worker.pid) - 2**20
+    place.supervised(memory=lambda: Memory(used, 100 * used), memory_limit=0.001)
+    [line] = place.supervisor.check()
+    assert "held the most of all workers" in line
+    wait_until(lambda: has_ended(worker.pid), 5, "its end")
 
 
 def test_one_worker_at_a_time_is_ended_and_the_next_once_memory_fell_and_rose(place: Place) -> None:
