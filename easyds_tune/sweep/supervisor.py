@@ -117,7 +117,7 @@ class Supervisor:
         if memory is None or not self.is_memory_short:
             self._relief_due = 0.0
         elif not told and time.monotonic() >= self._relief_due:
-            told += self._relieve(trials, memory)
+            told += self._relieve(memory, trials, resting)
         return told
 
     def _read_heartbeats(self) -> list[Heartbeat]:
@@ -178,7 +178,9 @@ class Supervisor:
                 told.append(f"process {pid} was ended: it had been stopped for {now - since:.0f} s")
         return told
 
-    def _relieve(self, trials: dict[str, list[Heartbeat]], memory: Memory) -> list[str]:
+    def _relieve(
+        self, memory: Memory, trials: dict[str, list[Heartbeat]], resting: list[Heartbeat]
+    ) -> list[str]:
         """End the trial of the worker that holds the most memory, or say that none is to blame."""
         held = {
             beat: resident_bytes(beat.pid)
@@ -186,13 +188,15 @@ class Supervisor:
             for beat in ranks
             if beat.is_alive
         }
+        idle = sum(resident_bytes(beat.pid) for beat in resting if beat.is_alive)
         used = (
             f"{memory.used / GIB:.1f} of the machine's {memory.total / GIB:.1f} GiB of memory were "
             f"in use, over the limit of {self._memory_limit:.0%}"
         )
-        together = sum(held.values())
+        together = sum(held.values()) + idle
         most = max(held.values(), default=0)
-        if most < LEAST_SHARE * memory.total and together < COMMON_SHARE * memory.used:
+        is_small = most < LEAST_SHARE * memory.total and together < COMMON_SHARE * memory.used
+        if is_small or not held:
             now = time.monotonic()
             if now < self._said_until:
                 return []

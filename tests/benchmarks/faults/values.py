@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from easyds_tune.decisions.outcome import FAILED_STATES
+from easyds_tune.decisions.outcome import trial_outcome
+from easyds_tune.decisions.told import RAN, tell
 from easyds_tune.journal.events import TrialState
 from tests.benchmarks.faults import our_side as our
 from tests.benchmarks.faults import ray_side as ray
@@ -32,13 +33,16 @@ def not_a_number(place: Place, seed: int) -> Outcome:
         trial = found.trials[name]
         if trial.state is not TrialState.DIVERGED or trial.step > 2 or trial.attempt != 1:
             problems.append(f"{name} is {trial.state} at step {trial.step}, try {trial.attempt}")
-    if TrialState.DIVERGED not in FAILED_STATES:
-        problems.append("samplers are not told that diverged trials are to be avoided")
+        outcome = trial_outcome(trial, found.objectives, found.bounds)
+        told = tell("tpe", trial.state, outcome, worst=(0.0,), constrained=True)
+        if told.values is not None or told.constraints[RAN] <= 0:
+            problems.append(f"the sampler is told {told} of {name}")
     unfit = [found.trials[name].state for name in ("000",)]
     if unfit != [TrialState.COMPLETED] or not found.final or found.final.winner in ("001", "002"):
         problems.append(f"the default is {unfit}, the winner {found.final}")
     return our.verdict(
-        problems, "NaN loss and NaN reward: DIVERGED at their first evaluation, no retry"
+        problems,
+        "NaN loss and NaN reward: DIVERGED at their first evaluation, no retry; told as infeasible",
     )
 
 
