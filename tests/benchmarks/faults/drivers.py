@@ -66,10 +66,11 @@ def killed_and_restored_by_ray(place: Place, seed: int) -> Outcome:
     ray.finish(again)
     after = ray.log(place, "result", since=killed)
     same = ray.furthest(place) == ray.furthest(whole)
+    trials = "the same trials as" if same else "other trials or lengths than"
     rungs = f"trials at its rungs {before} before, {after[0]['at_rungs'] if after else '?'} after"
     return Outcome(
         same,
-        f"{'same' if same else 'other'} trials or lengths than uninterrupted; {rungs}",
+        f"{trials} uninterrupted; {rungs}",
         ray.seconds_to(place, again, "report"),
     )
 
