@@ -97,7 +97,7 @@ class Decider:
     _units: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self._limits = Limits(self.rules, self.record)
+        self._limits = Limits(self.rules.stop, self.rules.gpus, self.record)
         self._scheduler = make_scheduler(self.rules)
         for trial in _as_they_reported(self.record):
             if trial.step == self._newest(trial.id) and self._is_undecided(trial):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from easyds_tune.decisions.rules import Rules
+import re
+
 from easyds_tune.journal.events import TrialState
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.results.ranking import improves, rank_trial
+from easyds_tune.spec.stop import StopSpec
 
 TOKENS = "train/num_tokens"
 """Tokens a trial has trained on so far."""
@@ -14,14 +16,20 @@ TOKENS = "train/num_tokens"
 class Limits:
     """The limits of a search. Keeps nothing but what it has worked out of trials that ended."""
 
-    def __init__(self, rules: Rules, record: SweepRecord) -> None:
-        self._rules = rules
+    def __init__(self, stop: StopSpec, gpus: float, record: SweepRecord) -> None:
+        """gpus: of a slot."""
+        self._stop = stop
+        self._gpus = gpus
         self._record = record
         self._values: dict[str, float | None] = {}
 
     def reason(self, now: float) -> str | None:
+        """Why the search ends, in words; None while it does not. `now` in unix seconds."""
+        return self.used_up(now) or self._failed_alike()
+
+    def used_up(self, now: float) -> str | None:
         """Which limit is met, in words; None while there is none. `now` in unix seconds."""
-        stop, record = self._rules.stop, self._record
+        stop, record = self._stop, self._record
         if stop.tokens is not None and (used := tokens_used(record)) >= stop.tokens:
             return f"{used} tokens were trained on, the limit is {stop.tokens}"
         if stop.hours is not None:
@@ -29,25 +37,24 @@ class Limits:
             if hours >= stop.hours:
                 return f"the sweep ran for {hours:.3g} hours, the limit is {stop.hours:g}"
         if stop.gpu_hours is not None:
-            hours = max(self._rules.gpus, 1.0) * seconds_used(record, now) / 3600
+            hours = max(self._gpus, 1.0) * seconds_used(record, now) / 3600
             if hours >= stop.gpu_hours:
                 return f"{hours:.3g} GPU hours were used, the limit is {stop.gpu_hours:g}"
         if stop.no_improvement is not None:
             count = self.trials_without_improvement()
             if count >= stop.no_improvement:
                 return f"{count} trials in a row were no better than the best"
-        return self._failed_alike()
+        return None
 
     def _failed_alike(self) -> str | None:
         """Whether the newest trials to end all failed of one cause, as the next would too."""
-        count = self._rules.stop.identical_failures
+        count = self._stop.identical_failures
         since = self._record.resumed_seq  # the cause may have been removed before
         ended = [trial for trial in self._ended() if (trial.ended_seq or 0) > since]
         ended = ended[-count:] if count else []
-        errors = {trial.error for trial in ended}
-        if not count or len(ended) < count or len(errors) > 1:
+        if not count or len(ended) < count or len({_cause(trial) for trial in ended}) > 1:
             return None
-        (error,) = errors
+        error = ended[-1].error
         if error is None or ended[-1].state is not TrialState.FAILED:
             return None
         return f"{count} trials in a row failed alike: {error.type}: {error.message}"
@@ -83,6 +90,13 @@ class Limits:
             ranked = rank_trial(trial, self._record.objective, self._record.bounds)
             self._values[trial.id] = ranked.value if ranked.is_fit else None
         return self._values[trial.id]
+
+
+def _cause(trial: TrialRecord) -> tuple[str, str] | None:
+    """Why a trial failed, without numbers: names of trials, processes, seconds."""
+    if trial.error is None:
+        return None
+    return trial.error.type, re.sub(r"\d", "", trial.error.message)
 
 
 def tokens_used(record: SweepRecord) -> int:

@@ -278,6 +278,7 @@ class SweepRecord:
         self.stopped = None  # a limit that is still met says so again
         self.final = None
         self.resumed_seq = entry.seq
+        self.notes.extend(event.changes)
 
     def _suggest(self, event: SuggestEvent, entry: Entry) -> None:
         if event.trial in self.trials:

@@ -80,10 +80,15 @@ class Settled:
 def settle(record: SweepRecord) -> Settled | None:
     """Decide the finals; None where no finalist was judged on the objective.
 
-    A pure function of the record: the intervals come from fixed random numbers.
+    One whose checkpoint is gone is none: there is nothing to hand over. A pure function of the
+    record: the intervals come from fixed random numbers.
     """
     metric = record.objective.metric
-    latest = {(event.trial, event.step): event for event in record.finalists}
+    latest = {
+        (event.trial, event.step): event
+        for event in record.finalists
+        if event.step in record.trials[event.trial].checkpoints
+    }
     events = [event for event in latest.values() if len(event.values.get(metric, ())) >= 4]
     if not events:
         return None

@@ -24,6 +24,7 @@ UNFINISHED_RESOLVED_NAME = f".{RESOLVED_NAME}.unfinished"
 class Resolved:
     """A sweep's complete spec, and what was found when it started.
 
+    given: the spec as its author gave it last; `spec` differs by what the sweep was extended by.
     working_folder: where the relative paths of the spec stand.
     data_hashes: SHA-256 of the records of each part: train, held_out, prompts.
     points: configurations tried right after the default one. simulate: the curves that stood in for
@@ -31,6 +32,7 @@ class Resolved:
     """
 
     spec: SweepSpec
+    given: SweepSpec
     data_hashes: dict[str, str]
     working_folder: Path
     points: list[dict[str, Any]] = field(default_factory=list)
@@ -53,6 +55,7 @@ def load_resolved(folder: Path) -> Resolved:
         raw = json.loads(path.read_text(encoding="utf-8"))
         return Resolved(
             spec=SweepSpec.model_validate(raw["spec"]),
+            given=SweepSpec.model_validate(raw.get("given", raw["spec"])),
             data_hashes=raw["data_hashes"],
             working_folder=Path(raw["working_folder"]),
             points=raw.get("points", []),

@@ -14,6 +14,8 @@ from easyds_tune.results.text import format_seconds
 def status_view(record: SweepRecord, now: float, top: int = 10) -> Group:
     """Where the sweep stands at `now` (unix seconds), why trials failed, and the ranked table."""
     parts: list[RenderableType] = [_headline(record), _clock_line(record, now)]
+    if record.stopped is not None:
+        parts.append(Text(f"The search ended early: {record.stopped}."))
     parts += [Text(f"{trial}: {reason}", style="red") for trial, reason in _failures(record)]
     parts += [Text(f"note: {note}", style="yellow") for note in record.notes]
     if record.torn_bytes:

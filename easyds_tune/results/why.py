@@ -31,10 +31,13 @@ KL = "eval/kl"
 def reasons(record: SweepRecord, settled: Settled | None) -> list[str]:
     """The sentences; the first one names the winner, or says that there is none."""
     if settled is None:
-        return _of_the_search(record) + _unjudged(record)
-    if settled.winner is None:
-        return _nothing_feasible(record, settled) + _unjudged(record)
-    return _of_the_finals(record, settled, settled.winner) + _unjudged(record)
+        found = _of_the_search(record)
+    elif settled.winner is None:
+        found = _nothing_feasible(record, settled)
+    else:
+        found = _of_the_finals(record, settled, settled.winner)
+    early = [] if record.stopped is None else [f"The search ended early: {record.stopped}."]
+    return found + _unjudged(record) + early
 
 
 def _unjudged(record: SweepRecord) -> list[str]:

@@ -7,16 +7,22 @@ the sweep goes on.
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from easyds_tune.decisions.collector import DiskRules, to_collect
-from easyds_tune.journal.events import CollectEvent
+from easyds_tune.errors import CheckpointError
+from easyds_tune.journal.events import CheckpointEvent, CollectEvent
 from easyds_tune.journal.replay import SweepRecord
-from easyds_tune.trial.checkpoint import TRAINER, drop_trainer_state
+from easyds_tune.trial.checkpoint import TRAINER, drop_trainer_state, verify_checkpoint
 
 TRIALS, CHECKPOINTS = "trials", "checkpoints"
+TRIAL_NAME = re.compile(r"\d{3,}")
+CHECKPOINT_NAME = re.compile(r"step-\d{6,}|\.step-\d{6,}\.(unfinished|replaced|deleted)")
+"""A checkpoint's folder; hidden while it is written, replaced or deleted."""
 
 
 def collect(
@@ -65,11 +71,35 @@ def lost_checkpoints(record: SweepRecord, folder: Path) -> list[CollectEvent]:
     return events
 
 
+def found_checkpoints(record: SweepRecord, folder: Path) -> list[CheckpointEvent]:
+    """Events for whole checkpoints of trials that are over whose lines the journal has lost.
+
+    For a resume after a repair. A trial that goes on makes its own anew, and of one that was
+    collected the journal knows. What is found so is judged and exported, never unpickled.
+    """
+    events = []
+    for trial in record.trials.values():
+        if not trial.state.is_final:
+            continue
+        for report in trial.reports:
+            step = report.step
+            path = folder / TRIALS / trial.id / CHECKPOINTS / f"step-{step:06d}"
+            if step in trial.checkpoints or step in trial.collected or not path.is_dir():
+                continue
+            with suppress(CheckpointError):
+                found = verify_checkpoint(path)
+                if found.step == step:
+                    where = str(path.relative_to(folder))
+                    events.append(CheckpointEvent(trial.id, step, where, found.bytes, found.digest))
+    return events
+
+
 def sweep_leftovers(record: SweepRecord, folder: Path) -> list[str]:
     """Delete files of checkpoints that the record does not know; what was deleted, in words.
 
     Half-written and half-deleted ones, those that a worker wrote just before the driver died, and
-    those of trials that the journal has lost. For a resume, while no trial runs.
+    those of trials that the journal has lost. For a resume, while no trial runs. What is not named
+    as a trial's checkpoint is somebody's own, and stays.
     """
     known = {
         folder / path for trial in record.trials.values() for path in trial.checkpoints.values()
@@ -77,8 +107,12 @@ def sweep_leftovers(record: SweepRecord, folder: Path) -> list[str]:
     told = []
     for checkpoints in sorted((folder / TRIALS).glob(f"*/{CHECKPOINTS}")):
         trial = checkpoints.parent.name
+        if not TRIAL_NAME.fullmatch(trial) or not _is_inside(checkpoints, folder):
+            continue
         for path in sorted(checkpoints.iterdir()):
             if path in known or not path.is_dir() or path.is_symlink():
+                continue
+            if not CHECKPOINT_NAME.fullmatch(path.name):
                 continue
             shutil.rmtree(path)
             if not path.name.startswith("."):

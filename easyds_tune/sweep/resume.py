@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from easyds_tune.decisions.stop import Limits
 from easyds_tune.decisions.unfinished import unfinished_business
 from easyds_tune.errors import SpecError
-from easyds_tune.journal.events import NoteEvent, ResumeEvent
+from easyds_tune.journal.events import NoteEvent, ResumeEvent, TrialState
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
+from easyds_tune.results.finals import find_best
 from easyds_tune.results.load import JOURNAL_NAME, load_sweep_record
 from easyds_tune.results.rebuild import rebuild
 from easyds_tune.results.resolved import Resolved, load_resolved
 from easyds_tune.spec.load import validate
+from easyds_tune.spec.resources import gpus_of
 from easyds_tune.spec.sweep import SweepSpec, set_path, trial_spec
-from easyds_tune.sweep.collector import lost_checkpoints, sweep_leftovers
+from easyds_tune.sweep.collector import (
+    found_checkpoints,
+    lost_checkpoints,
+    sweep_leftovers,
+)
 from easyds_tune.sweep.drive import Sweep, drive
 from easyds_tune.sweep.lock import lock
 from easyds_tune.sweep.run import check, keep_spec, versions
@@ -54,8 +60,9 @@ def resume_sweep(
 ) -> int:
     """Go on with a sweep and return the exit code of the command.
 
-    spec: must be that of the sweep but for what may change; None is the sweep's own.
-    extend: values by dotted path that take the place of the spec's.
+    spec: must be that of the sweep but for what may change; None is the sweep's own. What stands
+    in it as it did before gives way to what the sweep was extended by since.
+    extend: values by dotted path that take the place of the spec's, none less than before.
     One that is over has its derived files written anew, and keeps its code.
     Raises SpecError where spec, data or machine do not fit what the sweep began with, or another
     driver has the sweep; nothing was written then.
@@ -77,18 +84,14 @@ def _go_on(
     *,
     is_moved: bool,
 ) -> int:
-    before = resolved.spec
-    if spec is None:
-        with_changes = before.model_dump(mode="json")
-        for path, value in extend.items():
-            set_path(with_changes, path, value)
-        spec = validate(with_changes)
+    before, given = resolved.spec, spec or resolved.given
+    spec = extended(before, extend) if spec is None else with_extensions(spec, resolved)
     changes = differences(before, spec)
     _refuse_other_changes(changes, folder)
     simulate = resolved.simulate
     with lock(folder) as left_behind:
         record = load_sweep_record(folder)
-        if is_over(record, spec, changes):
+        if is_over(record, spec):
             rebuild(record, folder)
             assert record.final is not None
             return record.final.exit_code
@@ -106,11 +109,12 @@ def _go_on(
             torn = f"{record.torn_bytes} bytes of a torn line"
             notes.append(f"the journal ended in {torn}, which were cut")
         notes += _version_notes(resolved.versions)
-        if changes:
-            keep_spec(folder, spec)
+        notes += _lost_waiting(record)
 
         def begin(recorder: Recorder, decider: Decider) -> None:
             said = [f"{path}: {was} became {now}" for path, (was, now) in changes.items()]
+            if (spec, given) != (before, resolved.given):
+                keep_spec(folder, spec, given)  # first: what is said must not be forgotten
             recorder.append(ResumeEvent(spec.search.num_trials, said))
             for note in notes:
                 recorder.append(NoteEvent(note))
@@ -127,6 +131,10 @@ def _go_on(
             for event in unfinished_business(record, decider.on_report, is_last):
                 recorder.append(event)
             if simulate is None:
+                for found in found_checkpoints(record, folder):
+                    where = f"trial {found.trial}: the checkpoint of step {found.step}"
+                    recorder.append(NoteEvent(f"{where} is whole, and is in the journal again"))
+                    recorder.append(found)
                 for text in sweep_leftovers(record, folder):
                     recorder.append(NoteEvent(text))
 
@@ -144,11 +152,76 @@ def differences(before: SweepSpec, after: SweepSpec) -> dict[str, tuple[Any, Any
     }
 
 
-def is_over(record: SweepRecord, spec: SweepSpec, changes: Mapping[str, object]) -> bool:
-    """Whether nothing is left to do: the sweep has ended, no trials were added, and what is changed
-    is no limit that ended it."""
-    has_more = spec.search.num_trials > record.num_trials or (record.stopped and changes)
-    return record.final is not None and not has_more
+def is_over(record: SweepRecord, spec: SweepSpec) -> bool:
+    """Whether nothing is left to do: the sweep has ended, as its record tells it still, no trials
+    were added, and where the search was stopped early, it was by a limit that is still met."""
+    if record.final is None or spec.search.num_trials > record.num_trials:
+        return False
+    best = find_best(record)
+    found = (best.trial.id, best.step) if best else (None, None)
+    if found != (record.final.winner, record.final.step) or not _have_ended(record):
+        return False  # a repair has lost what the end rested on
+    if record.stopped is None:
+        return True
+    limits = Limits(spec.stop, gpus_of(spec.resources), record)
+    return limits.used_up(record.updated) is not None  # time that passed since then is not used
+
+
+def _have_ended(record: SweepRecord) -> bool:
+    return all(trial.state.is_final for trial in record.trials.values())
+
+
+def extended(spec: SweepSpec, extend: dict[str, Any]) -> SweepSpec:
+    """The spec with more of something. Raises SpecError where it would be less."""
+    raw = spec.model_dump(mode="json")
+    had = _flat(raw)
+    for path, value in extend.items():
+        set_path(raw, path, value)
+    more = validate(raw)
+    has = _flat(more.model_dump(mode="json"))
+    problems = [
+        f"--extend: {path} is {had[path]} already, got {has[path]}; name more"
+        for path in extend
+        if path != EXTENDS["slots"] and has[path] is not None
+        if had[path] is not None and has[path] < had[path]
+    ]
+    if problems:
+        raise SpecError(problems)
+    return more
+
+
+def with_extensions(spec: SweepSpec, resolved: Resolved) -> SweepSpec:
+    """A spec as somebody gave it, with what the sweep goes on with wherever he has not changed it.
+
+    A file that says three trials does not take away those that `--extend` has added since.
+    """
+    now = spec.model_dump(mode="json")
+    given, kept = (_flat(s.model_dump(mode="json")) for s in (resolved.given, resolved.spec))
+    for path, value in _flat(now).items():
+        if _may_change(path) and path in kept and value == given.get(path):
+            set_path(now, path, kept[path])
+    return validate(now)
+
+
+def _lost_waiting(record: SweepRecord) -> list[str]:
+    """A word on trials that waited at a rung when the search ended: they are over."""
+    lost = [
+        trial.id
+        for trial in record.trials.values()
+        if trial.state is TrialState.PRUNED
+        and trial.decisions
+        and trial.decisions[-1].action == "pause"
+        and (trial.ended_seq or 0) > record.resumed_seq
+    ]
+    if record.final is None or not lost:
+        return []
+    return [
+        f"{len(lost)} trials waited at a rung when the search ended, and are not taken up again"
+    ]
+
+
+def _may_change(path: str) -> bool:
+    return any(path == allowed or path.startswith(f"{allowed}.") for allowed in MAY_CHANGE)
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -166,7 +239,7 @@ def _refuse_other_changes(changes: dict[str, tuple[Any, Any]], folder: Path) -> 
         f"{path}: was {was} when {folder.name} began and is {now}; only "
         f"{', '.join(MAY_CHANGE)} may change when a sweep goes on"
         for path, (was, now) in changes.items()
-        if not any(path == allowed or path.startswith(f"{allowed}.") for allowed in MAY_CHANGE)
+        if not _may_change(path)
     ]
     if problems:
         raise SpecError(problems)

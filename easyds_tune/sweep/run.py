@@ -119,10 +119,12 @@ def _write_spec(sweep: Sweep, written: str | None) -> None:
     _write_whole(folder, resolved)
 
 
-def keep_spec(folder: Path, spec: SweepSpec) -> None:
-    """Let `spec` be what the sweep in this folder goes on with from now on."""
+def keep_spec(folder: Path, spec: SweepSpec, given: SweepSpec) -> None:
+    """Let `spec` be what the sweep in this folder goes on with from now on; `given` is as its
+    author gave it last, without extensions."""
     raw = json.loads((folder / RESOLVED_NAME).read_text(encoding="utf-8"))
-    _write_whole(folder, raw | {"spec": spec.model_dump(mode="json")})
+    specs = {"spec": spec.model_dump(mode="json"), "given": given.model_dump(mode="json")}
+    _write_whole(folder, raw | specs)
 
 
 def _write_whole(folder: Path, resolved: dict[str, Any]) -> None:

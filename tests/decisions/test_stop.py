@@ -6,7 +6,18 @@ import pytest
 
 from easyds_tune.decisions.decider import Over
 from easyds_tune.decisions.stop import Limits, seconds_used
-from easyds_tune.journal.events import DecideEvent, ResumeEvent, TrialState
+from easyds_tune.journal.events import (
+    DecideEvent,
+    Entry,
+    FinishEvent,
+    Objective,
+    ResumeEvent,
+    SuggestEvent,
+    SweepEvent,
+    TrialError,
+    TrialState,
+)
+from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.spec.stop import StopSpec
 from tests.decisions.racing import KL, Race, by_x
 
@@ -58,7 +69,7 @@ def test_no_improvement_goes_by_the_journals_order_not_by_the_clock() -> None:
     race.run()
     for trial in race.record.trials.values():
         trial.ended = -(trial.ended or 0.0)
-    assert Limits(race.rules, race.record).trials_without_improvement() == 0
+    assert Limits(race.rules.stop, race.rules.gpus, race.record).trials_without_improvement() == 0
 
 
 @pytest.mark.parametrize(("gpus", "trials"), [(0.0, 4), (2.0, 2)])
@@ -105,3 +116,28 @@ def test_what_lies_outside_of_a_bound_is_no_improvement() -> None:
                 stop=StopSpec(no_improvement=3))  # fmt: skip
     race.run()
     assert len(race.record.trials) == 5
+
+
+def failing(*messages: str) -> SweepRecord:
+    """A sweep whose trials failed of one class of error, one after another."""
+    first = SweepEvent("bug", "dpo", Objective("eval/reward"), 9, 60, 0.0)
+    record = SweepRecord.begin(Entry(0, 0.0, first))
+    for number, message in enumerate(messages):
+        name = f"{number:03d}"
+        error = TrialError("OSError", message)
+        events = (
+            SuggestEvent(name, number, {}, "sampler"),
+            FinishEvent(name, TrialState.FAILED, 0, 1.0, error),
+        )
+        for event in events:
+            seq = record.trials[name].suggested_seq + 1 if name in record.trials else 2 * number + 1
+            record.apply(Entry(seq, float(seq), event))
+    return record
+
+
+def test_failures_are_alike_whatever_numbers_they_name() -> None:
+    alike = failing(*(f"trials/00{number}: process {7 * number} is gone" for number in range(3)))
+    reason = Limits(StopSpec(), 0.0, alike).reason(9.0)
+    assert reason == "3 trials in a row failed alike: OSError: trials/002: process 14 is gone"
+    other = failing("no such file", "no such file", "no such folder")
+    assert Limits(StopSpec(), 0.0, other).reason(9.0) is None

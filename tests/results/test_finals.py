@@ -7,7 +7,7 @@ import math
 import pytest
 
 from easyds_tune.journal.bounds import Bound
-from easyds_tune.results.finals import broken_bounds, settle
+from easyds_tune.results.finals import broken_bounds, find_best, settle
 from tests.results.judged import JudgedSweep
 
 WAVE = [0.1 * math.sin(n) for n in range(64)]
@@ -173,3 +173,18 @@ def test_a_checkpoint_that_is_judged_twice_counts_as_it_was_last() -> None:
     settled = settle(sweep.record)
     assert settled is not None
     assert [round(f.reported.value) for f in settled.finalists] == [1]
+
+
+def test_a_finalist_whose_checkpoint_is_gone_cannot_win() -> None:
+    sweep = JudgedSweep()
+    for trial, reward in zip(("000", "001", "002"), (0.2, 0.9, 0.8), strict=True):
+        sweep.trial(report(reward))
+        sweep.judged(trial, 40, {"eval/reward": rewards(reward, reward)})
+    record = sweep.record
+    best = find_best(record)
+    assert best is not None
+    assert best.trial.id == "001"
+    record.trials["001"].forget(40)
+    best = find_best(record)
+    assert best is not None
+    assert best.trial.id == "002"

@@ -10,6 +10,7 @@ from easyds_tune.journal.events import (
     FinalsEvent,
     FinishEvent,
     StartEvent,
+    StopEvent,
     SuggestEvent,
     TrialState,
 )
@@ -66,3 +67,12 @@ def test_trainings_on_new_seeds_that_failed_are_named(sweep: Sweep) -> None:
         FinishEvent("002", TrialState.DIVERGED, 0, 1.0),
     ]  # fmt: skip
     assert told(builder.record()).endswith("1 of 1 trainings on new seeds failed: 002 DIVERGED.")
+
+
+def test_a_search_that_ended_early_says_why(sweep: Sweep) -> None:
+    builder = searched(sweep)
+    assert "ended early" not in told(builder.record())
+    builder.events.append(StopEvent("60 tokens were trained on, the limit is 50"))
+    assert told(builder.record()).endswith(
+        " The search ended early: 60 tokens were trained on, the limit is 50."
+    )

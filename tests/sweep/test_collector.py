@@ -13,6 +13,7 @@ from easyds_tune.decisions.collector import DiskRules
 from easyds_tune.errors import CheckpointError
 from easyds_tune.journal.events import (
     CheckpointEvent,
+    CollectEvent,
     Event,
     FinishEvent,
     Objective,
@@ -26,7 +27,12 @@ from easyds_tune.journal.reader import read_events
 from easyds_tune.journal.replay import SweepRecord, replay
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.sweep import collector
-from easyds_tune.sweep.collector import collect, lost_checkpoints, sweep_leftovers
+from easyds_tune.sweep.collector import (
+    collect,
+    found_checkpoints,
+    lost_checkpoints,
+    sweep_leftovers,
+)
 from easyds_tune.trial.checkpoint import verify_checkpoint, write_checkpoint
 
 
@@ -202,6 +208,54 @@ def test_what_a_worker_wrote_last_is_unknown_and_goes(tmp_path: Path) -> None:
         "trials/000/checkpoints/step-000020",
         "trials/007/checkpoints/step-000010",
     ]
+
+
+def test_what_is_no_checkpoint_of_a_trial_is_somebodys_own_and_stays(tmp_path: Path) -> None:
+    sweep, outside = tmp_path / "sweep", tmp_path / "outside"
+    sweep.mkdir()
+    driver = Driver(sweep)
+    name = driver.suggest()
+    driver.report(name, 10, 1.0)
+    checkpoints = sweep / "trials" / name / "checkpoints"
+    shutil.copytree(checkpoints.parent, sweep / "trials" / f"{name}-backup")
+    shutil.copytree(checkpoints / "step-000010", checkpoints / "step-000010-mine")
+    (outside / "step-000020").mkdir(parents=True)
+    (sweep / "trials" / "001").mkdir()
+    (sweep / "trials" / "001" / "checkpoints").symlink_to(outside)
+    assert sweep_leftovers(driver.record, sweep) == []
+    assert (sweep / "trials" / f"{name}-backup" / "checkpoints" / "step-000010").is_dir()
+    assert (checkpoints / "step-000010-mine").is_dir()
+    assert (outside / "step-000020").is_dir()
+
+
+def test_a_whole_checkpoint_whose_line_was_lost_is_found_again(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, keep=None)
+    over, running = driver.suggest(), driver.suggest()
+    for name in (over, running):
+        for step in (10, 20, 30):
+            driver.report(name, step, 1.0)
+    driver.finish(over)
+    checkpoints = tmp_path / "trials" / over / "checkpoints"
+    (checkpoints / "step-000030" / "adapter_model.safetensors").write_bytes(b"cut")
+    for name in (over, running):
+        for step in (20, 30):
+            driver.record.trials[name].forget(step)
+    [found] = found_checkpoints(driver.record, tmp_path)  # of the other the trial makes it anew
+    assert (found.trial, found.step) == (over, 20)
+    path = checkpoints / "step-000020"
+    assert found.bytes == sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    assert found.digest == verify_checkpoint(path).digest
+    driver.append(found)
+    assert found_checkpoints(driver.record, tmp_path) == []
+
+
+def test_a_collected_checkpoint_is_not_found_again(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, keep=None)
+    name = driver.suggest()
+    driver.report(name, 10, 1.0)
+    driver.finish(name)
+    driver.append(CollectEvent(name, 10, "checkpoint"))
+    assert found_checkpoints(driver.record, tmp_path) == []
 
 
 def test_what_the_disk_lost_is_told_to_the_record(tmp_path: Path) -> None:

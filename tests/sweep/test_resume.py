@@ -11,11 +11,33 @@ import yaml
 
 from easyds_tune.cli.resume import extension
 from easyds_tune.errors import SpecError
-from easyds_tune.journal.events import Objective, SweepEvent
+from easyds_tune.journal.events import (
+    CheckpointEvent,
+    Entry,
+    Event,
+    FinalEvent,
+    FinishEvent,
+    Objective,
+    ReportEvent,
+    StartEvent,
+    StopEvent,
+    SuggestEvent,
+    SweepEvent,
+    TrialError,
+    TrialState,
+)
+from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
+from easyds_tune.results.resolved import Resolved
 from easyds_tune.spec.load import load_sweep
 from easyds_tune.spec.sweep import SweepSpec
-from easyds_tune.sweep.resume import differences, resume_sweep
+from easyds_tune.sweep.resume import (
+    differences,
+    extended,
+    is_over,
+    resume_sweep,
+    with_extensions,
+)
 from tests.integration.sweeps import spec_file
 
 
@@ -93,3 +115,85 @@ def test_an_extension_is_checked_as_the_spec_is(spec: SweepSpec, tmp_path: Path)
     sweep = begun(tmp_path, spec)
     with pytest.raises(SpecError, match="num_trials"):
         resume_sweep(sweep, extend={"search.num_trials": yaml.safe_load("many")})
+
+
+def test_an_extension_is_more_and_never_less(spec: SweepSpec) -> None:
+    assert extended(spec, {"search.num_trials": 9}).search.num_trials == 9
+    assert extended(spec, {"stop.hours": 2.0}).stop.hours == 2.0
+    assert extended(spec, {"resources.max_concurrent": 1}).resources.max_concurrent == 1
+    with pytest.raises(SpecError) as caught:
+        extended(spec, {"search.num_trials": 3})
+    assert caught.value.problems == [
+        "--extend: search.num_trials is 4 already, got 3; name more"
+    ]  # fmt: skip
+
+
+def test_a_spec_that_was_not_changed_does_not_take_back_an_extension(
+    spec: SweepSpec, tmp_path: Path
+) -> None:
+    more = changed(spec, search={"num_trials": 300}, stop={"hours": 5.0})
+    resolved = Resolved(more, spec, {}, tmp_path)
+    assert with_extensions(spec, resolved) == more
+    fewer = changed(spec, search={"num_trials": 20})
+    assert with_extensions(fewer, resolved) == changed(fewer, stop={"hours": 5.0})
+    other = changed(spec, training={"learning_rate": 0.5})
+    assert with_extensions(other, resolved).training.learning_rate == 0.5
+
+
+def ended(spec: SweepSpec, *events: Event, winner: str | None = None) -> SweepRecord:
+    """A sweep that has come to its end, by what happened."""
+    first = SweepEvent(spec.name, "dpo", Objective("eval/reward"), spec.search.num_trials, 3, 0.0)
+    record = SweepRecord.begin(Entry(0, 0.0, first))
+    for number, event in enumerate(
+        (*events, FinalEvent(winner, 1 if winner else None, 0 if winner else 3)), start=1
+    ):
+        record.apply(Entry(number, float(number), event))
+    return record
+
+
+def test_a_sweep_that_a_limit_ended_is_over_until_the_limit_is_raised(spec: SweepSpec) -> None:
+    limited = changed(spec, stop={"tokens": 50})
+    metrics = {"eval/reward": 0.5, "train/num_tokens": 60.0}
+    record = ended(
+        limited,
+        SuggestEvent("000", 0, {}, "default"),
+        StartEvent("000", 1),
+        ReportEvent("000", 1, metrics),
+        FinishEvent("000", TrialState.FAILED, 1, 1.0),
+        StopEvent("60 tokens were trained on, the limit is 50"),
+    )
+    assert is_over(record, limited)
+    assert not is_over(record, changed(spec, stop={"tokens": 70}))
+    assert not is_over(record, changed(spec, search={"num_trials": 9}, stop={"tokens": 50}))
+
+
+def test_time_that_passes_after_the_end_is_not_used(spec: SweepSpec) -> None:
+    record = ended(spec, StopEvent("the sweep ran for 1 hours"))
+    assert is_over(record, changed(spec, stop={"hours": 1 / 3600}))
+    assert not is_over(record, changed(spec, stop={"hours": 1.0}))
+
+
+def test_a_sweep_that_a_bug_ended_goes_on_once_somebody_says_so(spec: SweepSpec) -> None:
+    error = TrialError("KeyError", "'x'")
+    failed = [
+        event
+        for number in range(spec.stop.identical_failures or 3)
+        for event in (
+            SuggestEvent(f"{number:03d}", number, {}, "sampler"),
+            FinishEvent(f"{number:03d}", TrialState.FAILED, 0, 1.0, error),
+        )
+    ]
+    record = ended(spec, *failed, StopEvent("3 trials in a row failed alike: KeyError: 'x'"))
+    assert not is_over(record, spec)
+
+
+def test_an_end_that_its_record_does_not_tell_any_more_is_none(spec: SweepSpec) -> None:
+    """As after a repair: the winner's lines are lost, or a trial's end."""
+    begun = (SuggestEvent("000", 0, {}, "default"), StartEvent("000", 1))
+    checkpoint = CheckpointEvent("000", 1, "trials/000/checkpoints/step-000001", 10)
+    whole = (*begun, ReportEvent("000", 1, {"eval/reward": 0.5}), checkpoint)
+    end = FinishEvent("000", TrialState.COMPLETED, 1, 1.0)
+    assert is_over(ended(spec, *whole, end, winner="000"), spec)
+    assert not is_over(ended(spec, *whole, winner="000"), spec)
+    assert not is_over(ended(spec, *begun, checkpoint, end, winner="000"), spec)
+    assert not is_over(ended(spec, *whole, end), spec)
