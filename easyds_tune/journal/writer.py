@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from easyds_tune.errors import SweepError
 from easyds_tune.journal.events import Entry, Event, SweepEvent, decode_line, encode_line
 from easyds_tune.journal.reader import JournalReader
 from easyds_tune.journal.replay import SweepRecord, read_record
@@ -17,7 +19,8 @@ from easyds_tune.journal.secrets import without_secrets
 class JournalWriter:
     """An open journal. Use `create` or `open`, then `append`; `close` or a ``with`` block ends it.
 
-    Whoever writes holds the sweep's lock: there is one writer, and this class does not check it.
+    Whoever writes holds the sweep's lock. That there is one writer does not rest on it: the open
+    file is locked as well, and another writer of the same file is refused.
     """
 
     def __init__(self, stream: BinaryIO, next_seq: int, whole_bytes: int) -> None:
@@ -34,6 +37,7 @@ class JournalWriter:
         """
         # Unbuffered: a line reaches the kernel in one write, so only the last can be torn.
         stream = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
+        _claim(stream, path)
         writer = cls(stream, next_seq=0, whole_bytes=0)
         entry = writer.append(first)
         sync_folder(path.parent)
@@ -47,6 +51,7 @@ class JournalWriter:
 
         Raises:
             JournalError: it is damaged in the middle, or holds no event; nothing was changed.
+            SweepError: another writer has it open.
             OSError: the file cannot be opened for writing.
         """
         reader = JournalReader(path)
@@ -54,8 +59,9 @@ class JournalWriter:
         stream = open(path, "r+b", buffering=0)  # noqa: SIM115 - closed by close()
         writer = cls(stream, next_seq=reader.lines, whole_bytes=reader.whole_bytes)
         try:
+            _claim(stream, path)
             writer._cut()
-        except OSError:
+        except (OSError, SweepError):
             stream.close()
             raise
         return writer, record
@@ -105,6 +111,14 @@ class JournalWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _claim(stream: BinaryIO, path: Path) -> None:
+    """Lock the open file until it is closed, however its process ends."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise SweepError(f"{path} is being written by another driver; wait for its end") from error
 
 
 def _write_whole(stream: BinaryIO, line: bytes) -> None:

@@ -9,13 +9,13 @@ from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.results.states import state_counts
 from easyds_tune.results.table import RankedTable
 from easyds_tune.results.text import format_seconds
+from easyds_tune.results.why import ended_early
 
 
 def status_view(record: SweepRecord, now: float, top: int = 10) -> Group:
     """Where the sweep stands at `now` (unix seconds), why trials failed, and the ranked table."""
     parts: list[RenderableType] = [_headline(record), _clock_line(record, now)]
-    if record.stopped is not None:
-        parts.append(Text(f"The search ended early: {record.stopped}."))
+    parts += [Text(sentence) for sentence in ended_early(record)]
     parts += [Text(f"{trial}: {reason}", style="red") for trial, reason in _failures(record)]
     parts += [Text(f"note: {note}", style="yellow") for note in record.notes]
     if record.torn_bytes:

@@ -36,8 +36,12 @@ def reasons(record: SweepRecord, settled: Settled | None) -> list[str]:
         found = _nothing_feasible(record, settled)
     else:
         found = _of_the_finals(record, settled, settled.winner)
-    early = [] if record.stopped is None else [f"The search ended early: {record.stopped}."]
-    return found + _unjudged(record) + early
+    return found + _unjudged(record) + ended_early(record)
+
+
+def ended_early(record: SweepRecord) -> list[str]:
+    """Why not all trials were run, in a sentence; none where all were."""
+    return [f"The search ended early: {record.stopped.rstrip('.')}."] if record.stopped else []
 
 
 def _unjudged(record: SweepRecord) -> list[str]:

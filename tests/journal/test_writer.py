@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from easyds_tune.errors import JournalError
+from easyds_tune.errors import JournalError, SweepError
 from easyds_tune.journal.events import NoteEvent, ReportEvent, SweepEvent
 from easyds_tune.journal.reader import JournalReader, read_events
+from easyds_tune.journal.repair import repair
 from easyds_tune.journal.replay import replay
 from easyds_tune.journal.writer import JournalWriter
 
@@ -155,3 +156,15 @@ def test_an_interrupted_append_leaves_no_trace(
                 writer.append(NoteEvent("lost"))
         note = writer.append(NoteEvent("said again"))
     assert list(read_events(path)) == [first, note]
+
+
+def test_a_journal_has_one_writer_whatever_became_of_the_sweeps_lock(journal: Path) -> None:
+    writer, _ = JournalWriter.open(journal)
+    text = journal.read_bytes()
+    with writer:
+        with pytest.raises(SweepError, match="is being written by another driver"):
+            JournalWriter.open(journal)
+        with pytest.raises(SweepError, match="is being written by another driver"):
+            repair(journal)
+    assert journal.read_bytes() == text
+    JournalWriter.open(journal)[0].close()
