@@ -19,6 +19,7 @@ from easyds_tune.journal.events import (
 from easyds_tune.journal.reader import read_events
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.results.load import load_sweep_record
+from easyds_tune.results.resolved import load_resolved
 from easyds_tune.simulation.curves import load_landscape
 from easyds_tune.simulation.discrete import simulate
 from easyds_tune.spec.load import load_sweep
@@ -149,3 +150,24 @@ def test_finalists_are_judged_after_everything_else(sweep: Path) -> None:
     finalists = [event for event in events if isinstance(event, FinalistEvent)]
     lengths: Callable[[FinalistEvent], int] = lambda event: len(event.values["eval/reward"])  # noqa: E731
     assert {lengths(event) for event in finalists} == {256}
+
+
+def test_what_a_sweep_was_extended_by_outlives_its_file(tmp_path: Path) -> None:
+    """As where a queue starts the same command again and again."""
+    folder, spec = sweep_of(tmp_path, trials=2, slots=1)
+    resolved = load_resolved(folder)
+    assert (resolved.spec, resolved.given) == (spec, spec)
+    assert go_on(tmp_path, "resume", "asha", "--extend", "trials=4") == 0
+    said = (tmp_path / "output.txt").read_text(encoding="utf-8")
+    assert "search.num_trials: 2 became 4" in said
+    assert go_on(tmp_path, "sweep", "asha.yaml", "--resume") == 0
+    assert load_resolved(folder).spec.search.num_trials == 4
+    assert load_resolved(folder).given == spec
+    record = load_sweep_record(folder)
+    assert (len(record.trials), record.num_trials) == (4, 4)
+
+
+def go_on(folder: Path, *arguments: str) -> int:
+    with command(folder, *arguments) as (process, _):
+        code: int = process.wait(timeout=150)
+    return code
