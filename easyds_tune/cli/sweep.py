@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and (folder / "journal.jsonl").is_file() and not never_began(folder):
         from easyds_tune.sweep.resume import resume_sweep
 
-        return tell_the_end(resume_sweep(folder, spec), folder)
+        return tell_the_end(resume_sweep(folder, spec, simulate=args.simulate), folder)
     written = find_spec(args.spec).read_text(encoding="utf-8-sig")
     print(f"{spec.name}: {spec.search.num_trials} trials of {spec.algorithm.type}", flush=True)
 
