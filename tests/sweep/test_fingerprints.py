@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file, save_file
 
 from easyds_tune.cli.main import main
@@ -52,18 +53,11 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
         deepspeed="zero.json",
         space_file="space.py",
     )
-    text = path.read_text(encoding="utf-8").replace("data:", "data:\n  chat_template: chat.jinja")
-    path.write_text(without_space(text), encoding="utf-8")
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del raw["search_space"]
+    raw["data"]["chat_template"] = "chat.jinja"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     return load_sweep("small.yaml")
-
-
-def without_space(text: str) -> str:
-    """The YAML without its section search_space."""
-    before, _, rest = text.partition("search_space:\n")
-    lines = rest.splitlines(keepends=True)
-    while lines and lines[0].startswith(" "):
-        del lines[0]
-    return before + "".join(lines)
 
 
 def train_weights(path: Path) -> None:
