@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import traceback
 
@@ -42,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     args = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an encoding that lacks ± ends nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code: int = args.run(args)
         if sys.stdout is not None:

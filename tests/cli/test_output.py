@@ -13,9 +13,13 @@ import pytest
 from easyds_tune.cli.common import to_type
 from easyds_tune.cli.main import main
 from easyds_tune.cli.sweep import tell_the_end
-from easyds_tune.journal.events import FinalEvent, TrialState
+from easyds_tune.errors import SweepError
+from easyds_tune.journal.events import FinalEvent, Objective, SweepEvent, TrialState
+from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.spec.load import load_sweep
+from easyds_tune.sweep.drive import Sweep, drive
+from easyds_tune.sweep.preflight import CheckedRecords
 from easyds_tune.sweep.run import keep_spec
 from tests.cli.test_finished import write_sweep
 
@@ -36,13 +40,16 @@ def finished(workspace: Path) -> Path:
     return folder
 
 
-def run(folder: Path, *argv: str, redirect: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *argv: str, redirect: str = "", encoding: str = "utf-8"
+) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, from a shell that redirects its output."""
     words = shlex.join([sys.executable, "-m", "easyds_tune.cli.main", *argv])
     return subprocess.run(
         ["sh", "-c", f"{words} {redirect}"],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONIOENCODING": encoding},
         capture_output=True,
         text=True,
         timeout=50,
@@ -70,6 +77,12 @@ def test_a_text_that_cannot_be_printed_has_failed_without_a_second_complaint(
 ) -> None:
     done = run(workspace, "plan", "dpo", redirect="> /dev/full")
     assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
+
+
+def test_an_encoding_that_lacks_a_sign_shows_its_escape(finished: Path) -> None:
+    done = run(Path.cwd(), "status", "done", encoding="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"0.50 \xb1 0.10" in done.stdout
 
 
 @pytest.mark.parametrize("code", [130, 143])
@@ -102,3 +115,23 @@ def test_a_line_to_type_leads_to_the_sweep_from_wherever_it_is_typed(
         assert shlex.split(capsys.readouterr().out.splitlines()[-1].partition(": ")[2]) == [
             "easyds-tune", "resume", *words[2:],
         ]  # fmt: skip
+
+
+def test_a_sweep_that_ends_early_gives_a_line_that_a_shell_takes(
+    workspace: Path,
+) -> None:
+    folder = Path("with space") / "dpo"
+    first = SweepEvent("dpo", "dpo", Objective("eval/reward"), 4, 10, 1000.0)
+    folder.mkdir(parents=True)
+    journal, begun = JournalWriter.create(folder / "journal.jsonl", first)
+    spec = load_sweep("dpo")
+
+    def begin(*_: object) -> None:
+        raise RuntimeError("the cluster is gone")
+
+    sweep = Sweep(spec, CheckedRecords([], [], [], fitting=24), [], folder)
+    with journal, pytest.raises(SweepError, match="the cluster is gone") as caught:
+        drive(sweep, journal, SweepRecord.begin(begun), begin)
+    words = shlex.split(str(caught.value).partition("go on with ")[2])
+    assert words == ["easyds-tune", "resume", str(workspace / folder)]
+    assert main(["status", words[2]]) == 0
