@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+import sys
 from pathlib import Path
 
 
@@ -31,3 +34,37 @@ def add_name_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that holds the sweeps (default: results)",
     )
+
+
+def to_type(command: str, folder: Path) -> str:
+    """The line that a person types here for a command on a sweep's folder."""
+    folder = folder.resolve()
+    named = folder.parent == Path("results").resolve()
+    where = "" if named else f" --results {shlex.quote(str(folder.parent))}"
+    return f"easyds-tune {command} {shlex.quote(folder.name)}{where}"
+
+
+def say(text: str) -> None:
+    """Print a line at once; where a full disk takes none, a sweep goes on all the same.
+
+    Raises BrokenPipeError where nobody reads it.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
+
+
+def let_go_of_output() -> OSError | None:
+    """Write what is still to be printed, or drop it and return why standard output does not take
+    it: Python itself would end with another code and a complaint."""
+    if sys.stdout is None:  # closed, as by `>&-`
+        return None
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None

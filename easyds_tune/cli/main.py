@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
+import io
 import sys
 import traceback
 
 from easyds_tune import __version__
 from easyds_tune.cli import best, export, plan, repair, resume, status, sweep, train
+from easyds_tune.cli.common import let_go_of_output
 from easyds_tune.errors import EasyDSError, ProblemsError
 from easyds_tune.redact import redact
 
@@ -42,9 +43,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     args = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an encoding that lacks ± ends nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code: int = args.run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except ProblemsError as error:
         for problem in error.problems:
@@ -58,8 +62,6 @@ def main(argv: list[str] | None = None) -> int:
         _tell(error)
         return error.exit_code
     except BrokenPipeError:
-        # What is still buffered must not raise again when Python flushes it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         # A reader that goes away, as `| head` does, has what it wanted of a text.
         if args.command in TEXTS:
             return 0
@@ -74,6 +76,8 @@ def main(argv: list[str] | None = None) -> int:
         # A bug of ours, told as Python would; libraries put URLs into it, keys included.
         print(redact(traceback.format_exc()), file=sys.stderr, end="")
         return 1
+    finally:
+        let_go_of_output()
 
 
 def _tell(problem: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from easyds_tune.cli.common import add_name_arguments
+from easyds_tune.cli.common import add_name_arguments, to_type
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
     record = load_sweep_record(folder)
     Console().print(status_view(record, time.time(), top=max(1, args.top)))
     if record.final is None and holder(folder) is None:
-        print(f"Nobody runs it just now; go on with: easyds-tune resume {folder}")
+        print(f"Nobody runs it just now; go on with: {to_type('resume', folder)}")
     return 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
-from easyds_tune.cli.common import add_spec_arguments
+from easyds_tune.cli.common import add_spec_arguments, let_go_of_output, say, to_type
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and (folder / "journal.jsonl").is_file() and not never_began(folder):
         from easyds_tune.sweep.resume import resume_sweep
 
-        return tell_the_end(resume_sweep(folder, spec), folder)
+        return tell_the_end(resume_sweep(folder, spec, simulate=args.simulate), folder)
     written = find_spec(args.spec).read_text(encoding="utf-8-sig")
-    print(f"{spec.name}: {spec.search.num_trials} trials of {spec.algorithm.type}", flush=True)
+    say(f"{spec.name}: {spec.search.num_trials} trials of {spec.algorithm.type}")
 
     from easyds_tune.sweep.run import run_sweep
 
@@ -43,26 +44,41 @@ def run(args: argparse.Namespace) -> int:
 
 
 def tell_the_end(code: int, folder: Path) -> int:
-    """Print what a sweep found and what to type next; returns the code."""
-    name = folder.name
-    where = "" if str(folder.parent) == "results" else f" --results {folder.parent}"
+    """Print what a sweep found and what to type next; returns the code, whoever can read it."""
+    from easyds_tune.sweep.disk import warn
+
+    lines = _end_of(code, folder)
+    try:
+        print("\n".join(lines))
+    except OSError as error:
+        lost: OSError | None = error
+        let_go_of_output()
+    else:
+        lost = let_go_of_output()
+    if lost is not None:
+        warn(f"what the sweep found cannot be printed ({lost}); see {to_type('status', folder)}")
+    return code
+
+
+def _end_of(code: int, folder: Path) -> list[str]:
+    """What a sweep found and what to type next, or how it goes on."""
     if code in (130, 143):
-        print("interrupted; nothing that was reported is lost. Go on with:\n")
-        print(f"  easyds-tune resume {name}{where}")
-        return code
+        return [
+            "interrupted; nothing that was reported is lost. Go on with:\n",
+            f"  {to_type('resume', folder)}",
+        ]
     from easyds_tune.results.finals import settle
     from easyds_tune.results.load import load_sweep_record
     from easyds_tune.results.resolved import load_resolved
     from easyds_tune.results.why import reasons
 
     record = load_sweep_record(folder)
-    print("\n" + "\n".join(reasons(record, settle(record))))
+    lines = ["", *reasons(record, settle(record))]
     if code == 3:
-        print(f"see easyds-tune status {name}{where}")
+        lines.append(f"see {to_type('status', folder)}")
     elif code == 0:
-        print(f"\nresults in {folder}; next:")
-        print(f"  easyds-tune best {name}{where}")
+        lines += [f"\nresults in {folder}; next:", f"  {to_type('best', folder)}"]
         if load_resolved(folder).simulate is None:
-            print(f"  easyds-tune export {name}{where} --to my-model --merge")
-        print(f"  tensorboard --logdir {folder}/tensorboard")
-    return code
+            lines.append(f"  {to_type('export', folder)} --to my-model --merge")
+        lines.append(f"  tensorboard --logdir {shlex.quote(f'{folder}/tensorboard')}")
+    return lines

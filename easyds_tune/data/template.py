@@ -82,11 +82,18 @@ def _choose(tokenizer: Any, chat_template: str | None, folder: Path | None) -> T
     return Template(None, "none")
 
 
+def template_file(chat_template: str, folder: Path | None = None) -> Path | None:
+    """The file that the spec's `chat_template` names; None where it is none, or Jinja text."""
+    if chat_template == NO_TEMPLATE or "{{" in chat_template or "{%" in chat_template:
+        return None
+    return locate(chat_template, folder)
+
+
 def _written(chat_template: str, folder: Path | None) -> str:
     """The spec's template: Jinja text as it stands, or the content of the file it names."""
-    if "{{" in chat_template or "{%" in chat_template:
+    path = template_file(chat_template, folder)
+    if path is None:
         return chat_template
-    path = locate(chat_template, folder)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

@@ -7,11 +7,14 @@ A line is compact JSON whose first key is the CRC-32 of every byte after it::
 The checksum covers the line from ``"seq"`` to the closing brace, as written, so a reader checks it
 before it parses anything. JSON has no NaN or infinity: inside ``metrics`` they are the strings
 ``"nan"``, ``"inf"`` and ``"-inf"`` and read back as floats; anywhere else they are refused.
+Half of a surrogate pair, as the name of a file may hold and UTF-8 cannot, becomes the text of its
+escape, such as ``\\udcff``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -27,6 +30,7 @@ SCHEMA_VERSION = 1
 LINE_START = b'{"crc":"'
 _HEAD = LINE_START + b'%08x",'
 _HEAD_BYTES = len(_HEAD % 0)
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _WRITTEN_BY_PEOPLE = ("sweep", "suggest")
 """Events with values out of a search space. orjson, six times as fast as json, would make floats
 of their whole numbers beyond 64 bits."""
@@ -293,7 +297,10 @@ def encode_line(seq: int, time: float, event: Event) -> bytes:
         fields = asdict(event)
     payload = {"seq": seq, "time": time, "event": _NAMES[type(event)], **fields}
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    body = text[1:].encode()
+    try:
+        body = text[1:].encode()
+    except UnicodeEncodeError:
+        body = _HALF_PAIR.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text[1:]).encode()
     return _HEAD % zlib.crc32(body) + body + b"\n"
 
 

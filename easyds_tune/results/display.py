@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -24,13 +26,39 @@ _REFRESH_SECONDS = 0.25
 _BAR_WIDTH = 20
 
 
-class _Console(Console):
-    """A console whose reader may go away, as `| head` does: the sweep goes on unseen."""
+class _Unfailing(io.TextIOBase):
+    """A stream that may take nothing: its reader goes away, as `| head` does, or its disk is full.
 
-    def on_broken_pipe(self) -> None:
-        """Write to nowhere from now on; Rich itself would end the process."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+    What it does not take is lost, and raises nothing: the sweep goes on unseen.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    def _try(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # for good
+        except OSError:
+            pass
 
 
 class LiveDisplay:
@@ -38,11 +66,12 @@ class LiveDisplay:
 
     Call `update` as often as you like: a terminal is redrawn at most four times a second. Where
     `stream` is no terminal, each trial that ends is one line. Notes are told once, either way.
+    Where `stream` takes nothing, on a full disk, or is None for a closed one, that is no error.
     """
 
-    def __init__(self, record: SweepRecord, stream: TextIO) -> None:
+    def __init__(self, record: SweepRecord, stream: TextIO | None) -> None:
         self._record = record
-        self._console = _Console(file=stream)
+        self._console = Console(file=cast(TextIO, _Unfailing(stream)) if stream else None)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._drawn = float("-inf")
         self._opened = time.monotonic()

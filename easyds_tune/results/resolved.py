@@ -27,6 +27,8 @@ class Resolved:
     given: the spec as its author gave it last; `spec` differs by what the sweep was extended by.
     working_folder: where the relative paths of the spec stand.
     data_hashes: SHA-256 of the records of each part: train, held_out, prompts.
+    fingerprints: SHA-256 of what else the spec's fields name on the machine; None where the sweep
+    began with a release that kept none.
     points: configurations tried right after the default one. simulate: the curves that stood in for
     training, None where trials were trained. versions: releases of what the numbers depend on.
     """
@@ -38,6 +40,7 @@ class Resolved:
     points: list[dict[str, Any]] = field(default_factory=list)
     simulate: Path | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, str] | None = None
 
     def base(self) -> ModelSpec:
         """The base model, with a local path made independent of the working folder."""
@@ -61,6 +64,7 @@ def load_resolved(folder: Path) -> Resolved:
             points=raw.get("points", []),
             simulate=Path(raw["simulate"]) if raw.get("simulate") else None,
             versions=raw.get("versions", {}),
+            fingerprints=raw.get("fingerprints"),
         )
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise SpecError([f"{path}: cannot be read as a resolved spec: {error}"]) from error

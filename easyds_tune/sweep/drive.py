@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -158,7 +159,7 @@ def _search(
         recorder.interrupt()
         raise SweepError(
             f"the sweep ended early ({type(error).__name__}: {error}); nothing is lost, go on with "
-            f"easyds-tune resume {sweep.folder}"
+            f"easyds-tune resume {shlex.quote(str(sweep.folder.resolve()))}"
         ) from error
     return code
 

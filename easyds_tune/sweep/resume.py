@@ -25,6 +25,13 @@ from easyds_tune.sweep.collector import (
     sweep_leftovers,
 )
 from easyds_tune.sweep.drive import Sweep, drive
+from easyds_tune.sweep.fingerprints import (
+    SIMULATE,
+    fingerprints,
+    is_same_file,
+    refuse_other_files,
+    space_file_notes,
+)
 from easyds_tune.sweep.lock import lock
 from easyds_tune.sweep.run import check, keep_spec, versions
 
@@ -57,12 +64,14 @@ def resume_sweep(
     spec: SweepSpec | None = None,
     extend: dict[str, Any] | None = None,
     stream: TextIO | None = None,
+    simulate: Path | None = None,
 ) -> int:
     """Go on with a sweep and return the exit code of the command.
 
     spec: must be that of the sweep but for what may change; None is the sweep's own. What stands
     in it as it did before gives way to what the sweep was extended by since.
     extend: values by dotted path that take the place of the spec's, none less than before.
+    simulate: must be the curves that the sweep began with; None is whatever it began with.
     One that is over has its derived files written anew, and keeps its code.
     Raises SpecError where spec, data or machine do not fit what the sweep began with, or another
     driver has the sweep; nothing was written then.
@@ -70,9 +79,10 @@ def resume_sweep(
     folder = folder.resolve()
     resolved = load_resolved(folder)
     is_moved = not resolved.working_folder.is_dir()
+    curves = _curves(resolved, simulate.resolve() if simulate else None, folder)
     # Relative paths of the spec stand where the sweep began.
     with contextlib.chdir(Path.cwd() if is_moved else resolved.working_folder):
-        return _go_on(folder, resolved, spec, extend or {}, stream, is_moved=is_moved)
+        return _go_on(folder, resolved, spec, extend or {}, stream, curves, is_moved=is_moved)
 
 
 def _go_on(
@@ -81,6 +91,7 @@ def _go_on(
     spec: SweepSpec | None,
     extend: dict[str, Any],
     stream: TextIO | None,
+    simulate: Path | None,
     *,
     is_moved: bool,
 ) -> int:
@@ -88,7 +99,6 @@ def _go_on(
     spec = extended(before, extend) if spec is None else with_extensions(spec, resolved)
     changes = differences(before, spec)
     _refuse_other_changes(changes, folder)
-    simulate = resolved.simulate
     with lock(folder) as left_behind:
         record = load_sweep_record(folder)
         if is_over(record, spec):
@@ -99,9 +109,12 @@ def _go_on(
             _refuse_without_checkpoints(record, folder)
         records = check(spec, simulate, new_folder=False)
         _refuse_other_data(records.hashes, resolved.data_hashes)
+        files = fingerprints(spec, simulate)
+        refuse_other_files(spec, simulate, files, resolved.fingerprints)
         journal, record = JournalWriter.open(folder / JOURNAL_NAME)
         sweep = Sweep(spec, records, resolved.points, folder, simulate)
-        notes = [note for note in records.notes if note not in record.notes]
+        told = [*records.notes, *space_file_notes(spec, files, resolved.fingerprints)]
+        notes = [note for note in told if note not in record.notes]
         notes += [left_behind] if left_behind else []
         if is_moved:
             notes.append(f"{resolved.working_folder} is no more; goes on in {Path.cwd()}")
@@ -140,6 +153,34 @@ def _go_on(
 
         with journal:
             return drive(sweep, journal, record, begin, stream)
+
+
+def _curves(resolved: Resolved, given: Path | None, folder: Path) -> Path | None:
+    """The curves that stand in for training; None where trials are trained.
+
+    given: absolute. Raises SpecError where it is not what the sweep began with.
+    """
+    before = resolved.simulate
+    if before is not None and not resolved.working_folder.is_dir():  # moved, and with it the curves
+        with contextlib.suppress(ValueError):
+            before = Path.cwd() / before.relative_to(resolved.working_folder)
+    if given is None or given == before:
+        return before
+    if before is None:
+        raise SpecError(
+            [
+                f"--simulate: {folder.name} trains its trials, and does so when it goes on; leave "
+                "it out, or start a new sweep with --set name=..."
+            ]
+        )
+    if not is_same_file(given, (resolved.fingerprints or {}).get(SIMULATE)):
+        raise SpecError(
+            [
+                f"--simulate: {folder.name} began with {before}, and {given} is another file; give "
+                "that one, or start a new sweep with --set name=..."
+            ]
+        )
+    return given
 
 
 def differences(before: SweepSpec, after: SweepSpec) -> dict[str, tuple[Any, Any]]:

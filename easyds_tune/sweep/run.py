@@ -24,6 +24,7 @@ from easyds_tune.results.load import JOURNAL_NAME
 from easyds_tune.results.resolved import RESOLVED_NAME, UNFINISHED_RESOLVED_NAME, WRITTEN_NAME
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.drive import Sweep, drive
+from easyds_tune.sweep.fingerprints import fingerprints
 from easyds_tune.sweep.folder import never_began
 from easyds_tune.sweep.lock import lock
 from easyds_tune.sweep.preflight import CheckedRecords, preflight, sweep_folder
@@ -109,6 +110,7 @@ def _write_spec(sweep: Sweep, written: str | None) -> None:
         "held_out_records": len(records.held_out),
         "judge_prompts": len(records.prompts),
         "data_hashes": records.hashes,
+        "fingerprints": fingerprints(spec, sweep.simulate),
         "points": sweep.points,
         "simulate": str(sweep.simulate.resolve()) if sweep.simulate else None,
         "notes": records.notes,

@@ -62,9 +62,15 @@ def classify(error: BaseException) -> Failure:
     return Failure(
         state=state,
         type=name,
-        message=redact(str(error)),
-        traceback=redact("".join(traceback.format_exception(error))),
+        message=_plain(str(error)),
+        traceback=_plain("".join(traceback.format_exception(error))),
     )
+
+
+def _plain(text: str) -> str:
+    """The text without secrets, and as UTF-8 can hold it: half of a surrogate pair, which stands in
+    the name of a file that is no UTF-8, is written as its escape."""
+    return redact(text).encode(errors="backslashreplace").decode()
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -111,7 +117,7 @@ def write_failure(folder: Path, failure: Failure) -> None:
 
     On a disk without room it is kept without its traceback, or not at all; that raises nothing.
     """
-    whole = replace(failure, message=redact(failure.message), traceback=redact(failure.traceback))
+    whole = replace(failure, message=_plain(failure.message), traceback=_plain(failure.traceback))
     brief = replace(whole, message=whole.message[:500], traceback="")
     for kept in (whole, brief):
         with suppress(OSError):

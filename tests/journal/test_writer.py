@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from easyds_tune.errors import JournalError, SweepError
-from easyds_tune.journal.events import NoteEvent, ReportEvent, SweepEvent
+from easyds_tune.journal.events import (
+    FinishEvent,
+    NoteEvent,
+    ReportEvent,
+    SuggestEvent,
+    SweepEvent,
+    TrialError,
+    TrialState,
+)
 from easyds_tune.journal.reader import JournalReader, read_events
 from easyds_tune.journal.repair import repair
 from easyds_tune.journal.replay import replay
@@ -46,6 +54,33 @@ def test_append_returns_what_a_reader_will_read(tmp_path: Path, sweep_event: Swe
     with writer:
         second = writer.append(ReportEvent("000", 1, {"eval/length": 3}))
     assert list(read_events(path)) == [first, second]
+
+
+@pytest.mark.parametrize("half", ["\udcff", "\ud83d\ude00"])
+def test_half_a_surrogate_pair_is_kept_readable_wherever_it_stands(
+    tmp_path: Path, sweep_event: SweepEvent, half: str
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    text = f'no such file: "a{half}.jsonl" \\u0041 好'
+    writer, first = JournalWriter.create(path, sweep_event)
+    with writer:
+        entries = [
+            writer.append(event)
+            for event in (
+                NoteEvent(text),
+                SuggestEvent("000", 0, {f"a{half}": half}, "sampler"),
+                FinishEvent("000", TrialState.FAILED, 0, 1.0, TrialError("OSError", text)),
+            )
+        ]
+    assert list(read_events(path)) == [first, *entries]
+    escaped = text.encode(errors="backslashreplace").decode()
+    note, suggest, finish = (entry.event for entry in entries)
+    assert note == NoteEvent(escaped)
+    assert isinstance(suggest, SuggestEvent)
+    assert [f"a{value}" for value in suggest.params.values()] == list(suggest.params)
+    assert isinstance(finish, FinishEvent)
+    assert finish.error == TrialError("OSError", escaped)
+    assert path.read_bytes().decode("utf-8").count("\n") == 4
 
 
 def test_a_refused_event_leaves_no_trace(tmp_path: Path, sweep_event: SweepEvent) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from typing import Any
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 from rich.console import Console
@@ -45,6 +48,69 @@ def test_without_a_terminal_each_ended_trial_is_one_line_and_the_table_comes_las
     assert [line[:5] for line in lines[:5]] == [f"[{n}/8]" for n in (1, 2, 3, 4, 5)]
     assert lines[5].split()[:3] == ["#", "trial", "state"]
     assert "\x1b" not in stream.getvalue()
+
+
+class FullTerminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@contextmanager
+def full_disk(kind: type[io.TextIOWrapper]) -> Iterator[TextIO]:
+    """A stream that takes nothing, by the system's own means."""
+    stream = kind(open("/dev/full", "wb"), encoding="utf-8")  # noqa: SIM115 - closed below
+    try:
+        yield stream
+    finally:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else its end raises
+        stream.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("kind", [io.TextIOWrapper, FullTerminal])
+def test_a_full_disk_under_the_output_ends_nothing(
+    demo_sweep: Any, kind: type[io.TextIOWrapper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    entries = demo_sweep.entries()
+    live = replay(entries[:1])
+    with full_disk(kind) as stream:
+        with pytest.raises(OSError, match="No space left"):
+            print("a line", file=stream, flush=True)
+        with LiveDisplay(live, stream) as shown:
+            for entry in entries[1:]:
+                live.apply(entry)
+                shown.update(live)
+
+
+def test_once_there_is_room_again_the_output_goes_on(sweep: Callable[..., Any]) -> None:
+    class Disk(io.StringIO):
+        is_full = True
+
+        def write(self, text: str) -> int:
+            if self.is_full:
+                raise OSError(28, "No space left on device")
+            return super().write(text)
+
+    stream = Disk()
+    builder = sweep().trial({10: {"eval/reward": 1.0}}).trial({10: {"eval/reward": 2.0}})
+    entries = builder.entries()
+    live = replay(entries[:1])
+    with LiveDisplay(live, stream) as shown:
+        for entry in entries[1:]:
+            live.apply(entry)
+            shown.update(live)
+            stream.is_full = not any(trial.state.is_final for trial in live.trials.values())
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("[")] == ["001"]
+    assert lines[1].startswith("#")
+
+
+def test_a_closed_output_ends_nothing(demo_sweep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    record = demo_sweep.record()
+    with LiveDisplay(record, None) as shown:
+        shown.update(record)
 
 
 def test_a_bounded_trial_says_on_which_number(sweep: Callable[..., Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -206,3 +207,18 @@ def test_failures_of_earlier_attempts_are_kept_apart(tmp_path: Path) -> None:
         kept = (tmp_path / f"failure-{number}.json").read_text(encoding="utf-8")
         assert json.loads(kept)["message"] == str(number)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_name_of_a_file_that_is_no_utf8_is_readable_in_its_failure(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        os.stat(os.fsdecode(bytes(tmp_path / "weights") + b"\xff.bin"))
+    sent = classify(caught.value)
+    for failure in (sent, Failure("FAILED", "FileNotFoundError", "weights\udcff.bin", "\udcff")):
+        write_failure(tmp_path, failure)
+        kept = read_failure(tmp_path)
+        assert kept is not None
+        assert r"weights\udcff.bin" in kept.message
+        assert r"\udcff" in kept.traceback
+        for text in (kept.message, kept.traceback, (tmp_path / FILE).read_text("utf-8")):
+            text.encode()
+    json.dumps(sent.message, ensure_ascii=False).encode()
