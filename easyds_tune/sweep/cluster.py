@@ -9,15 +9,24 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from easyds_tune.errors import EasyDSError
 from easyds_tune.spec.resources import ResourcesSpec, gpus_of, slot_count, visible_gpus
-from easyds_tune.sweep.orphans import private_folder
+from easyds_tune.sweep.orphans import end_own_processes, private_folder
 from easyds_tune.sweep.processes import MARK, own_mark
+from easyds_tune.sweep.signals import Handlers, handlers, no_other_handlers, set_handlers
 
 LOOPBACK = "127.0.0.1"
+ESSENTIAL = ("raylet", "gcs_server")
+"""The processes without which Ray runs nothing; a raylet's death ends its workers, in time."""
+STUCK_SECONDS = 5.0
+"""So long after a death may the driver take to notice: it may wait for Ray, which waits 60 s."""
+SHUTDOWN_SECONDS = 20.0
+"""So long may Ray take to end by itself; without its gcs_server it takes 7 s."""
 
 # Read by Ray in the driver, before and while it runs.
 DRIVER_ENVIRONMENT = {
@@ -39,6 +48,10 @@ DRIVER_ENVIRONMENT = {
 }
 
 
+class RayDied(BaseException):
+    """A process of Ray's died. No Exception: Tune would wait for its workers on one."""
+
+
 def worker_environment(threads: int) -> dict[str, str]:
     """Environment of a worker process: its share of threads, and no parallelism on the side."""
     return {
@@ -56,8 +69,8 @@ def worker_environment(threads: int) -> dict[str, str]:
 def local_ray(resources: ResourcesSpec) -> Iterator[None]:
     """A Ray of this machine with exactly the sweep's slots; gone when the block ends.
 
-    All its processes carry this driver's mark. Raises EasyDSError where it would listen on more
-    than loopback.
+    All its processes carry this driver's mark. Signals go to whom they went before.
+    Raises EasyDSError where it would listen on more than loopback.
     """
     # Workers inherit the driver's environment; a runtime environment of Ray's would cost seconds.
     os.environ.update(DRIVER_ENVIRONMENT | worker_environment(resources.cpus_per_trial))
@@ -67,23 +80,28 @@ def local_ray(resources: ResourcesSpec) -> Iterator[None]:
     import logging
 
     import ray
-    from ray._private import ray_constants
+    from ray._private import ray_constants, worker
 
     # The same as in the environment, which Ray reads when it is imported: perhaps before this.
     ray_constants.ENABLE_RAY_CLUSTER = False
+    # Ray would print what its processes say of each other's death, with the end of a log.
+    worker.print_to_stdstream = lambda *args, **kwargs: None
     slots = slot_count(resources)
+    told = handlers()
     with private_folder() as folder:
         try:
-            ray.init(
-                address="local",  # never a cluster that happens to be there
-                num_cpus=slots * resources.cpus_per_trial,
-                num_gpus=visible_gpus() if gpus_of(resources) else 0,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=True,
-                _temp_dir=str(folder / "r"),
-            )
+            with no_other_handlers():  # Ray's would end the process
+                ray.init(
+                    address="local",  # never a cluster that happens to be there
+                    num_cpus=slots * resources.cpus_per_trial,
+                    num_gpus=visible_gpus() if gpus_of(resources) else 0,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    configure_logging=True,
+                    _temp_dir=str(folder / "r"),
+                )
+            set_handlers(told)  # Ray's C++ has set one for SIGTERM
             address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
             if address != LOOPBACK:
                 raise EasyDSError(f"Ray listens on {address}; it must on {LOOPBACK} alone")
@@ -92,9 +110,70 @@ def local_ray(resources: ResourcesSpec) -> Iterator[None]:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             yield
         finally:
-            ray.shutdown()
+            _shut_down(told)
             for name in (MARK, "RAY_AUTH_TOKEN"):
                 os.environ.pop(name, None)
+
+
+def check_ray() -> None:
+    """Raise RayDied where a process has died that Ray cannot do without."""
+    from ray._private import worker
+
+    node = worker._global_node
+    dead: list[str] = (
+        [] if node is None else [name for name, _ in node.dead_processes() if name in ESSENTIAL]
+    )
+    if dead:
+        raise RayDied(f"Ray's {' and '.join(dead)} died")
+
+
+@contextmanager
+def watch_ray(give_up: Callable[[RayDied], object]) -> Iterator[None]:
+    """Within the block, a thread sees to it that Ray's death is noticed, whatever waits for Ray.
+
+    give_up: called in that thread where the block goes on for STUCK_SECONDS after a death.
+    """
+    is_over = threading.Event()
+
+    def watch() -> None:
+        died = 0.0
+        while not is_over.wait(0.5):
+            try:
+                check_ray()
+            except RayDied as error:
+                died = died or time.monotonic()
+                if time.monotonic() - died > STUCK_SECONDS:
+                    give_up(error)
+                    return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+def _shut_down(told: Handlers) -> None:
+    """End Ray and whatever is left of it.
+
+    told: who is told of signals meanwhile. Ray's C++ has SIGTERM kill this process from somewhere
+    in the middle of its end; so that runs in a thread, and this one sets them again and again.
+    """
+    ending = threading.Thread(target=_ask_to_end, daemon=True)
+    ending.start()
+    give_up = time.monotonic() + SHUTDOWN_SECONDS
+    while ending.is_alive() and time.monotonic() < give_up:
+        set_handlers(told)
+        ending.join(0.002)
+    set_handlers(told)
+    end_own_processes()
+
+
+def _ask_to_end() -> None:
+    import ray
+
+    with suppress(Exception):  # its processes are ended, whatever it says
+        ray.shutdown()
 
 
 @functools.cache

@@ -6,10 +6,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from easyds_tune.decisions.collector import bytes_over, disk_rules
@@ -17,6 +16,7 @@ from easyds_tune.errors import EasyDSError, SweepError
 from easyds_tune.journal.events import FinalEvent, FinalsEvent, NoteEvent
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
+from easyds_tune.redact import redact
 from easyds_tune.results.derived import Boards, write_results
 from easyds_tune.results.display import LiveDisplay
 from easyds_tune.results.finals import find_best
@@ -26,17 +26,23 @@ from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
 from easyds_tune.sweep.collector import collect
 from easyds_tune.sweep.disk import warn
-from easyds_tune.sweep.orphans import end_orphans, private_folder
+from easyds_tune.sweep.orphans import (
+    end_orphans,
+    end_own_processes,
+    private_folder,
+    remove_own_folders,
+)
 from easyds_tune.sweep.preflight import CheckedRecords
+from easyds_tune.sweep.signals import EXIT_INTERRUPTED, Interrupted, Signals
 from easyds_tune.sweep.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from easyds_tune.decisions.decider import Decider
+    from easyds_tune.sweep.cluster import RayDied
     from easyds_tune.sweep.recorder import Recorder
     from easyds_tune.sweep.stage import Stage
 
 EXIT_DONE, EXIT_NOTHING_FIT = 0, 3
-EXIT_INTERRUPTED: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,19 @@ def drive(
 
     begin: writes the first events of this driver, before anything is decided.
     """
+    signals = Signals()
+    with signals.heard():
+        return _drive(sweep, journal, record, begin, stream or sys.stdout, signals)
+
+
+def _drive(
+    sweep: Sweep,
+    journal: JournalWriter,
+    record: SweepRecord,
+    begin: Callable[[Recorder, Decider], None],
+    out: TextIO,
+    signals: Signals,
+) -> int:
     from easyds_tune.decisions.make import make_decider
 
     slots = slot_count(sweep.spec.resources)
@@ -84,9 +103,9 @@ def drive(
     )
     boards = Boards(sweep.folder, record, warn)
     orphans = end_orphans()
-    out = stream or sys.stdout
     with private_folder() as scratch, LiveDisplay(record, out) as display:
         from easyds_tune.sweep.actor import HEARTBEATS, STOP_FILE
+        from easyds_tune.sweep.cluster import check_ray
         from easyds_tune.sweep.recorder import Recorder
 
         folder = sweep.folder.resolve()
@@ -106,6 +125,8 @@ def drive(
             ),
             tidy=lambda: _tidy(sweep, recorder),
             over_limit=lambda: bytes_over(record, disk_rules(sweep.spec)),
+            signals=signals,
+            check_ray=check_ray,
         )
 
         def start() -> None:
@@ -114,9 +135,11 @@ def drive(
                 recorder.append(NoteEvent(f"{orphans} processes of a dead driver were ended"))
             boards.rebuild()  # a torn event file hides what is appended to it
 
+        def give_up(error: RayDied) -> None:
+            _give_up(error, sweep, recorder, display, signals)
+
         try:
-            with _signals_told_to(recorder):
-                code = _search(sweep, recorder, decider, scratch, start)
+            code = _search(sweep, recorder, decider, scratch, signals, start, give_up)
         finally:
             boards.close()
     write_results(record, sweep.folder, warn)
@@ -131,13 +154,21 @@ def _tidy(sweep: Sweep, recorder: Recorder) -> None:
 
 
 def _search(
-    sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path, start: Callable[[], None]
+    sweep: Sweep,
+    recorder: Recorder,
+    decider: Decider,
+    scratch: Path,
+    signals: Signals,
+    start: Callable[[], None],
+    give_up: Callable[[RayDied], None],
 ) -> int:
-    from easyds_tune.sweep.recorder import Interrupted
+    from easyds_tune.sweep.cluster import RayDied
 
     try:
+        signals.may_raise = True
         start()
-        _tune(sweep, recorder, decider, scratch)
+        _tune(sweep, recorder, decider, scratch, signals, give_up)
+        signals.check()  # one may have come while Ray ended
         best = find_best(recorder.record)
         code = EXIT_DONE if best else EXIT_NOTHING_FIT
         recorder.append(
@@ -147,67 +178,142 @@ def _search(
                 exit_code=code,
             )
         )
-    except (Interrupted, KeyboardInterrupt) as stop:
+    except (Interrupted, KeyboardInterrupt, RayDied, Exception) as error:
+        signals.may_raise = False
         with contextlib.suppress(Interrupted):  # a full disk takes no more events
             recorder.interrupt()
-        return EXIT_INTERRUPTED[getattr(stop, "signum", signal.SIGINT)]
-    except EasyDSError:
-        recorder.interrupt()
-        raise
-    except Exception as error:
-        recorder.interrupt()
-        raise SweepError(
-            f"the sweep ended early ({type(error).__name__}: {error}); nothing is lost, go on with "
-            f"easyds-tune resume {sweep.folder}"
-        ) from error
+        return _early_end(error, sweep, signals)
+    finally:
+        signals.may_raise = False
     return code
 
 
-def _tune(sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path) -> None:
+def _early_end(error: BaseException, sweep: Sweep, signals: Signals) -> int:
+    """The exit code of a sweep that was told to stop; of any other, raises what ended it."""
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        return EXIT_INTERRUPTED[getattr(error, "signum", signal.SIGINT)]
+    if signals.first is not None:  # who ends a sweep may end Ray as well
+        warn(f"while the sweep stopped: {type(error).__name__}: {error}")
+        return EXIT_INTERRUPTED[signals.first]
+    if isinstance(error, EasyDSError):
+        raise error
+    what = str(error)
+    if isinstance(error, Exception):
+        what = f"the sweep ended early ({type(error).__name__}: {error})"
+    raise SweepError(
+        f"{what}; nothing is lost, go on with easyds-tune resume {sweep.folder}"
+    ) from error
+
+
+def _give_up(
+    error: RayDied, sweep: Sweep, recorder: Recorder, display: LiveDisplay, signals: Signals
+) -> None:
+    """End this process as a sweep ends whose Ray died, while its main thread waits for Ray."""
+    with contextlib.suppress(Interrupted, OSError):
+        recorder.close()
+    with contextlib.suppress(Exception):
+        display.__exit__(None, None, None)
+    write_results(recorder.record, sweep.folder, warn)
+    end_own_processes()
+    remove_own_folders()
+    try:
+        code = _early_end(error, sweep, signals)
+        print(f"interrupted; go on with easyds-tune resume {sweep.folder}", file=sys.stderr)
+    except SweepError as told:
+        print(f"error: {redact(str(told))}", file=sys.stderr)
+        code = told.exit_code
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+def _tune(
+    sweep: Sweep,
+    recorder: Recorder,
+    decider: Decider,
+    scratch: Path,
+    signals: Signals,
+    give_up: Callable[[RayDied], None],
+) -> None:
     """Let Ray Tune run the trials, then judge the finalists; the recorder keeps it all."""
-    from easyds_tune.sweep.cluster import DRIVER_ENVIRONMENT, local_ray
+    from easyds_tune.sweep.cluster import (
+        DRIVER_ENVIRONMENT,
+        RayDied,
+        check_ray,
+        local_ray,
+        watch_ray,
+    )
 
     os.environ.update(DRIVER_ENVIRONMENT)  # Tune reads some of it when it is imported
+    stage = _stage(sweep, scratch)
+    signals.check()
+    with local_ray(sweep.spec.resources):
+        try:
+            signals.check()
+            with watch_ray(give_up):
+                try:
+                    _run_trials(sweep, recorder, decider, scratch, stage)
+                    _judge_finalists(sweep, recorder, stage)
+                except Exception:
+                    check_ray()  # Ray says many things once a part of it is gone
+                    raise
+        except BaseException as error:
+            signals.may_raise = False
+            # Ray's end takes seconds, and may take this process along where Ray is broken.
+            with contextlib.suppress(Interrupted):
+                recorder.interrupt()
+            if isinstance(error, RayDied):
+                warn(f"{error}: the sweep ends")
+            raise
+        finally:
+            signals.may_raise = False
+
+
+def _run_trials(
+    sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path, stage: Stage
+) -> None:
     from ray import tune
 
-    from easyds_tune.decisions.finals import find_finalists
     from easyds_tune.sweep.adapters import DecidingScheduler, DecidingSearcher
 
     resources = sweep.spec.resources
-    stage = _stage(sweep, scratch)
-    # Ray sets handlers of its own when it starts; ours come after.
-    with local_ray(resources), _signals_told_to(recorder):
-        tuner = tune.Tuner(
-            tune.with_resources(
-                stage.trainable(), {"cpu": resources.cpus_per_trial, "gpu": gpus_of(resources)}
+    tuner = tune.Tuner(
+        tune.with_resources(
+            stage.trainable(), {"cpu": resources.cpus_per_trial, "gpu": gpus_of(resources)}
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=DecidingSearcher(decider, recorder),
+            scheduler=DecidingScheduler(decider, recorder),
+            num_samples=-1,
+            # ZeRO-3's engines keep a copy of the base each, whatever one releases.
+            reuse_actors=zero_stage(deepspeed_config(sweep.spec.deepspeed)) != 3,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            callbacks=[recorder],
+            verbose=0,
+            # A run that fails is over for Tune; the decider has the trial go on in another.
+            failure_config=tune.FailureConfig(max_failures=0),
+            # Trials write checkpoints of their own, at every report.
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_frequency=0, checkpoint_at_end=False
             ),
-            tune_config=tune.TuneConfig(
-                search_alg=DecidingSearcher(decider, recorder),
-                scheduler=DecidingScheduler(decider, recorder),
-                num_samples=-1,
-                # ZeRO-3's engines keep a copy of the base each, whatever one releases.
-                reuse_actors=zero_stage(deepspeed_config(sweep.spec.deepspeed)) != 3,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(scratch),
-                callbacks=[recorder],
-                verbose=0,
-                # A run that fails is over for Tune; the decider has the trial go on in another.
-                failure_config=tune.FailureConfig(max_failures=0),
-                # Trials write checkpoints of their own, at every report.
-                checkpoint_config=tune.CheckpointConfig(
-                    checkpoint_frequency=0, checkpoint_at_end=False
-                ),
-            ),
-        )
-        tuner.fit()
-        finalists = find_finalists(recorder.record, sweep.spec)
-        if finalists and sweep.holds_finals:
-            if recorder.record.chosen != finalists:
-                recorder.append(FinalsEvent(finalists))
-            for event in stage.judge(recorder.record, finalists, recorder.tick):
-                recorder.append(event)
+        ),
+    )
+    tuner.fit()
+
+
+def _judge_finalists(sweep: Sweep, recorder: Recorder, stage: Stage) -> None:
+    from easyds_tune.decisions.finals import find_finalists
+
+    finalists = find_finalists(recorder.record, sweep.spec)
+    if finalists and sweep.holds_finals:
+        if recorder.record.chosen != finalists:
+            recorder.append(FinalsEvent(finalists))
+        for event in stage.judge(recorder.record, finalists, recorder.tick):
+            recorder.append(event)
 
 
 def _stage(sweep: Sweep, scratch: Path) -> Stage:
@@ -243,28 +349,3 @@ def _can_shrink(sweep: Sweep, trial: TrialRecord) -> bool:
 
     spec = trial_spec(sweep.spec, trial.id, trial.params, sweep.records.fitting)
     return smaller_micro_batch(spec, times_out_of_memory(trial) + 1) is not None
-
-
-@contextlib.contextmanager
-def _signals_told_to(recorder: Recorder) -> Iterator[None]:
-    """Within the block, a first SIGINT or SIGTERM lets running trials write a checkpoint and end.
-
-    Raising in the handler itself may break Ray in the middle of a call, so only a second signal
-    does: it ends the sweep at once.
-    """
-    from easyds_tune.sweep.recorder import Interrupted
-
-    before = {number: signal.getsignal(number) for number in EXIT_INTERRUPTED}
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        if recorder.stop_signal is not None:
-            raise Interrupted(signum)
-        recorder.stop_signal = signum
-
-    for number in EXIT_INTERRUPTED:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from easyds_tune.decisions.decider import GoOn, Proposal, Verdict
-from easyds_tune.journal.events import DecideEvent, Objective, SweepEvent, TrialState
+from easyds_tune.journal.events import DecideEvent, NoteEvent, Objective, SweepEvent, TrialState
 from easyds_tune.journal.reader import read_events
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
@@ -234,6 +235,47 @@ def test_a_signal_stops_the_sweep_between_two_steps(recorder: Recorder) -> None:
     with pytest.raises(Interrupted) as stop:
         recorder.on_step_begin(1, [])
     assert stop.value.signum == 15
+
+
+def test_a_second_signal_does_not_wait_for_what_runs(recorder: Recorder) -> None:
+    started(recorder)
+    recorder.stop_signal = 15
+    recorder.tick()  # the trial may write a checkpoint
+    recorder._signals.is_second = True
+    with pytest.raises(Interrupted):
+        recorder.tick()
+
+
+def test_what_the_look_at_ray_raises_ends_the_sweep_and_is_no_fault_of_a_trial(
+    recorder: Recorder,
+) -> None:
+    class Died(BaseException):
+        pass
+
+    def died() -> None:
+        raise Died
+
+    trial = started(recorder)
+    recorder._check_ray = died
+    with pytest.raises(Died):
+        recorder.on_trial_error(0, [], trial)
+    assert recorder.record.trials["000"].failures == []
+    with pytest.raises(Died):
+        recorder.tick()
+
+
+def test_a_closed_recorder_lets_no_other_thread_write(recorder: Recorder, tmp_path: Path) -> None:
+    started(recorder)
+    recorder.close()
+    assert recorder.record.trials["000"].state is TrialState.INTERRUPTED
+    written = kinds(tmp_path)
+    other = threading.Thread(target=lambda: recorder.append(NoteEvent("late")), daemon=True)
+    other.start()
+    other.join(0.2)
+    assert other.is_alive()
+    assert kinds(tmp_path) == written
+    recorder._writing.release()
+    other.join(5)
 
 
 def test_tune_may_pickle_it_but_learns_nothing(recorder: Recorder) -> None:
