@@ -248,9 +248,11 @@ def _tune(
     os.environ.update(DRIVER_ENVIRONMENT)  # Tune reads some of it when it is imported
     stage = _stage(sweep, scratch)
     signals.check()
+    signals.may_raise = False  # in the middle of its start, Ray would be half there
     with local_ray(sweep.spec.resources):
         try:
             signals.check()
+            signals.may_raise = True
             with watch_ray(give_up):
                 try:
                     _run_trials(sweep, recorder, decider, scratch, stage)

@@ -58,6 +58,7 @@ class Signals:
             set_handlers(before)
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:
+        signal.alarm(0)  # Ray's C++, where it hears SIGTERM first, has set one that aborts in 3 s
         if self.first is None:
             self.first = signum
         elif not self.is_second:

@@ -83,6 +83,7 @@ def is_interrupted(folder: Path, process: subprocess.Popen[str], code: int) -> N
         (signal.SIGTERM, [0.0], 143),
         (signal.SIGTERM, [0.6], 143),
         (signal.SIGTERM, [0.3, 0.02], 143),
+        (signal.SIGTERM, [0.5, *[0.1] * 40], 143),  # one of them while Ray connects
         (signal.SIGINT, [0.1, *[0.3] * 10], 130),
     ],
 )
