@@ -7,10 +7,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from easyds_tune.decisions.collector import bytes_over, disk_rules
@@ -29,6 +28,7 @@ from easyds_tune.sweep.collector import collect
 from easyds_tune.sweep.disk import warn
 from easyds_tune.sweep.orphans import end_orphans, private_folder
 from easyds_tune.sweep.preflight import CheckedRecords
+from easyds_tune.sweep.signals import EXIT_INTERRUPTED, Interrupted, Signals
 from easyds_tune.sweep.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from easyds_tune.sweep.stage import Stage
 
 EXIT_DONE, EXIT_NOTHING_FIT = 0, 3
-EXIT_INTERRUPTED: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,19 @@ def drive(
 
     begin: writes the first events of this driver, before anything is decided.
     """
+    signals = Signals()
+    with signals.heard():
+        return _drive(sweep, journal, record, begin, stream or sys.stdout, signals)
+
+
+def _drive(
+    sweep: Sweep,
+    journal: JournalWriter,
+    record: SweepRecord,
+    begin: Callable[[Recorder, Decider], None],
+    out: TextIO,
+    signals: Signals,
+) -> int:
     from easyds_tune.decisions.make import make_decider
 
     slots = slot_count(sweep.spec.resources)
@@ -85,9 +97,9 @@ def drive(
     )
     boards = Boards(sweep.folder, record, warn)
     orphans = end_orphans()
-    out = stream or sys.stdout
     with private_folder() as scratch, LiveDisplay(record, out) as display:
         from easyds_tune.sweep.actor import HEARTBEATS, STOP_FILE
+        from easyds_tune.sweep.cluster import check_ray
         from easyds_tune.sweep.recorder import Recorder
 
         folder = sweep.folder.resolve()
@@ -107,6 +119,8 @@ def drive(
             ),
             tidy=lambda: _tidy(sweep, recorder),
             over_limit=lambda: bytes_over(record, disk_rules(sweep.spec)),
+            signals=signals,
+            check_ray=check_ray,
         )
 
         def start() -> None:
@@ -116,8 +130,7 @@ def drive(
             boards.rebuild()  # a torn event file hides what is appended to it
 
         try:
-            with _signals_told_to(recorder):
-                code = _search(sweep, recorder, decider, scratch, start)
+            code = _search(sweep, recorder, decider, scratch, signals, start)
         finally:
             boards.close()
     write_results(record, sweep.folder, warn)
@@ -132,13 +145,20 @@ def _tidy(sweep: Sweep, recorder: Recorder) -> None:
 
 
 def _search(
-    sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path, start: Callable[[], None]
+    sweep: Sweep,
+    recorder: Recorder,
+    decider: Decider,
+    scratch: Path,
+    signals: Signals,
+    start: Callable[[], None],
 ) -> int:
-    from easyds_tune.sweep.recorder import Interrupted
+    from easyds_tune.sweep.cluster import RayDied
 
     try:
+        signals.may_raise = True
         start()
-        _tune(sweep, recorder, decider, scratch)
+        _tune(sweep, recorder, decider, scratch, signals)
+        signals.check()  # one may have come while Ray ended
         best = find_best(recorder.record)
         code = EXIT_DONE if best else EXIT_NOTHING_FIT
         recorder.append(
@@ -148,67 +168,114 @@ def _search(
                 exit_code=code,
             )
         )
-    except (Interrupted, KeyboardInterrupt) as stop:
+    except (Interrupted, KeyboardInterrupt, RayDied, Exception) as error:
+        signals.may_raise = False
         with contextlib.suppress(Interrupted):  # a full disk takes no more events
             recorder.interrupt()
-        return EXIT_INTERRUPTED[getattr(stop, "signum", signal.SIGINT)]
-    except EasyDSError:
-        recorder.interrupt()
-        raise
-    except Exception as error:
-        recorder.interrupt()
-        raise SweepError(
-            f"the sweep ended early ({type(error).__name__}: {error}); nothing is lost, go on with "
-            f"easyds-tune resume {shlex.quote(str(sweep.folder.resolve()))}"
-        ) from error
+        return _early_end(error, sweep, signals)
+    finally:
+        signals.may_raise = False
     return code
 
 
-def _tune(sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path) -> None:
+def _early_end(error: BaseException, sweep: Sweep, signals: Signals) -> int:
+    """The exit code of a sweep that was told to stop; of any other, raises what ended it."""
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        return EXIT_INTERRUPTED[getattr(error, "signum", signal.SIGINT)]
+    if signals.first is not None:  # who ends a sweep may end Ray as well
+        warn(f"while the sweep stopped: {type(error).__name__}: {error}")
+        return EXIT_INTERRUPTED[signals.first]
+    if isinstance(error, EasyDSError):
+        raise error
+    what = str(error)
+    if isinstance(error, Exception):
+        what = f"the sweep ended early ({type(error).__name__}: {error})"
+    raise SweepError(
+        f"{what}; nothing is lost, go on with "
+        f"easyds-tune resume {shlex.quote(str(sweep.folder.resolve()))}"
+    ) from error
+
+
+def _tune(
+    sweep: Sweep,
+    recorder: Recorder,
+    decider: Decider,
+    scratch: Path,
+    signals: Signals,
+) -> None:
     """Let Ray Tune run the trials, then judge the finalists; the recorder keeps it all."""
-    from easyds_tune.sweep.cluster import DRIVER_ENVIRONMENT, local_ray
+    from easyds_tune.sweep.cluster import DRIVER_ENVIRONMENT, RayDied, check_ray, local_ray
 
     os.environ.update(DRIVER_ENVIRONMENT)  # Tune reads some of it when it is imported
+    stage = _stage(sweep, scratch)
+    signals.check()
+    signals.may_raise = False  # in the middle of its start, Ray would be half there
+    with local_ray(sweep.spec.resources):
+        try:
+            signals.check()
+            signals.may_raise = True
+            try:
+                _run_trials(sweep, recorder, decider, scratch, stage)
+                _judge_finalists(sweep, recorder, stage)
+            except Exception:
+                check_ray()  # Ray says many things once a part of it is gone
+                raise
+        except BaseException as error:
+            signals.may_raise = False
+            # Ray's end takes seconds, and may take this process along where Ray is broken.
+            with contextlib.suppress(Interrupted):
+                recorder.interrupt()
+            if isinstance(error, RayDied):
+                warn(f"{error}: the sweep ends")
+            raise
+        finally:
+            signals.may_raise = False
+
+
+def _run_trials(
+    sweep: Sweep, recorder: Recorder, decider: Decider, scratch: Path, stage: Stage
+) -> None:
     from ray import tune
 
-    from easyds_tune.decisions.finals import find_finalists
     from easyds_tune.sweep.adapters import DecidingScheduler, DecidingSearcher
 
     resources = sweep.spec.resources
-    stage = _stage(sweep, scratch)
-    # Ray sets handlers of its own when it starts; ours come after.
-    with local_ray(resources), _signals_told_to(recorder):
-        tuner = tune.Tuner(
-            tune.with_resources(
-                stage.trainable(), {"cpu": resources.cpus_per_trial, "gpu": gpus_of(resources)}
+    tuner = tune.Tuner(
+        tune.with_resources(
+            stage.trainable(), {"cpu": resources.cpus_per_trial, "gpu": gpus_of(resources)}
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=DecidingSearcher(decider, recorder),
+            scheduler=DecidingScheduler(decider, recorder),
+            num_samples=-1,
+            # ZeRO-3's engines keep a copy of the base each, whatever one releases.
+            reuse_actors=zero_stage(deepspeed_config(sweep.spec.deepspeed)) != 3,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            callbacks=[recorder],
+            verbose=0,
+            # A run that fails is over for Tune; the decider has the trial go on in another.
+            failure_config=tune.FailureConfig(max_failures=0),
+            # Trials write checkpoints of their own, at every report.
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_frequency=0, checkpoint_at_end=False
             ),
-            tune_config=tune.TuneConfig(
-                search_alg=DecidingSearcher(decider, recorder),
-                scheduler=DecidingScheduler(decider, recorder),
-                num_samples=-1,
-                # ZeRO-3's engines keep a copy of the base each, whatever one releases.
-                reuse_actors=zero_stage(deepspeed_config(sweep.spec.deepspeed)) != 3,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(scratch),
-                callbacks=[recorder],
-                verbose=0,
-                # A run that fails is over for Tune; the decider has the trial go on in another.
-                failure_config=tune.FailureConfig(max_failures=0),
-                # Trials write checkpoints of their own, at every report.
-                checkpoint_config=tune.CheckpointConfig(
-                    checkpoint_frequency=0, checkpoint_at_end=False
-                ),
-            ),
-        )
-        tuner.fit()
-        finalists = find_finalists(recorder.record, sweep.spec)
-        if finalists and sweep.holds_finals:
-            if recorder.record.chosen != finalists:
-                recorder.append(FinalsEvent(finalists))
-            for event in stage.judge(recorder.record, finalists, recorder.tick):
-                recorder.append(event)
+        ),
+    )
+    tuner.fit()
+
+
+def _judge_finalists(sweep: Sweep, recorder: Recorder, stage: Stage) -> None:
+    from easyds_tune.decisions.finals import find_finalists
+
+    finalists = find_finalists(recorder.record, sweep.spec)
+    if finalists and sweep.holds_finals:
+        if recorder.record.chosen != finalists:
+            recorder.append(FinalsEvent(finalists))
+        for event in stage.judge(recorder.record, finalists, recorder.tick):
+            recorder.append(event)
 
 
 def _stage(sweep: Sweep, scratch: Path) -> Stage:
@@ -244,28 +311,3 @@ def _can_shrink(sweep: Sweep, trial: TrialRecord) -> bool:
 
     spec = trial_spec(sweep.spec, trial.id, trial.params, sweep.records.fitting)
     return smaller_micro_batch(spec, times_out_of_memory(trial) + 1) is not None
-
-
-@contextlib.contextmanager
-def _signals_told_to(recorder: Recorder) -> Iterator[None]:
-    """Within the block, a first SIGINT or SIGTERM lets running trials write a checkpoint and end.
-
-    Raising in the handler itself may break Ray in the middle of a call, so only a second signal
-    does: it ends the sweep at once.
-    """
-    from easyds_tune.sweep.recorder import Interrupted
-
-    before = {number: signal.getsignal(number) for number in EXIT_INTERRUPTED}
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        if recorder.stop_signal is not None:
-            raise Interrupted(signum)
-        recorder.stop_signal = signum
-
-    for number in EXIT_INTERRUPTED:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,14 +39,35 @@ def end_orphans(patience_seconds: float = PATIENCE_SECONDS) -> int:
     """
     if not IS_SUPPORTED:
         return 0
+    killed, left = _end(find_orphans, patience_seconds)
+    if left:
+        raise EasyDSError(
+            f"process {', '.join(map(str, left))} of a sweep whose driver died has been killed "
+            "and does not end; it would hold a slot of this one; try again once it is gone"
+        )
+    return killed
+
+
+def end_own_processes(patience_seconds: float = PATIENCE_SECONDS) -> int:
+    """Kill every process that carries this driver's mark; returns how many there were.
+
+    One that is still there after `patience_seconds` is left to the next driver.
+    """
+    if not IS_SUPPORTED:
+        return 0
+    mark = own_mark()
+    killed, _ = _end(lambda: _marked(mark.__eq__), patience_seconds)
+    time.sleep(0.1)  # one that was just about to start has had no mark yet
+    return killed + _end(lambda: _marked(mark.__eq__), patience_seconds)[0]
+
+
+def _end(find: Callable[[], set[int]], patience_seconds: float) -> tuple[int, set[int]]:
+    """Kill what is found until nothing is; (how many were killed, which of them do not end)."""
     killed: dict[int, int] = {}
     give_up = time.monotonic() + patience_seconds
-    while left := find_orphans() | {pid for pid in killed if start_of(pid) == killed[pid]}:
+    while left := find() | {pid for pid in killed if start_of(pid) == killed[pid]}:
         if time.monotonic() > give_up:
-            raise EasyDSError(
-                f"process {', '.join(map(str, left))} of a sweep whose driver died has been killed "
-                "and does not end; it would hold a slot of this one; try again once it is gone"
-            )
+            return len(killed), left
         for pid in left:
             start = start_of(pid)
             if start is not None and killed.get(pid) != start:
@@ -54,13 +75,18 @@ def end_orphans(patience_seconds: float = PATIENCE_SECONDS) -> int:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
-    return len(killed)
+    return len(killed), set()
 
 
 def find_orphans() -> set[int]:
     """The processes of this user that carry the mark of a driver that is dead."""
+    return _marked(has_dead_driver)
+
+
+def _marked(is_wanted: Callable[[str], bool]) -> set[int]:
+    """The processes of this user, but for this one, that carry such a mark."""
     marks = {pid: mark_of(pid) for pid in all_processes() if pid != os.getpid()}
-    return {pid for pid, mark in marks.items() if mark and has_dead_driver(mark)}
+    return {pid for pid, mark in marks.items() if mark and is_wanted(mark)}
 
 
 @contextmanager
@@ -80,7 +106,18 @@ def private_folder() -> Iterator[Path]:
             (folder / OWNER).write_text(own_mark(), encoding="utf-8")
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a private folder, whose it is last: one that is left half-way is still known."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != OWNER:
+                shutil.rmtree(path, ignore_errors=True)
+                path.unlink(missing_ok=True)
+        (folder / OWNER).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _remove_left_folders(parent: Path) -> None:
@@ -88,4 +125,4 @@ def _remove_left_folders(parent: Path) -> None:
         with suppress(OSError):
             mine = owner.parent.lstat().st_uid == os.geteuid()
             if mine and has_dead_driver(owner.read_text(encoding="utf-8")):
-                shutil.rmtree(owner.parent, ignore_errors=True)
+                _remove(owner.parent)

@@ -35,6 +35,7 @@ from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.derived import Boards
 from easyds_tune.spec.sweep import trial_id
 from easyds_tune.sweep.disk import Room, wait_for_room, warn
+from easyds_tune.sweep.signals import Interrupted, Signals
 from easyds_tune.sweep.supervisor import Supervisor
 from easyds_tune.trial.failure import (
     DISK_FULL,
@@ -47,17 +48,9 @@ from easyds_tune.trial.failure import (
 TUNES_OWN = "config/"
 """How names begin that Tune puts among the metrics when it flattens a result."""
 SECONDS_BETWEEN_CHECKS = 0.5
-"""How often the workers are looked after."""
+"""How often Ray and the workers are looked after."""
 SECONDS_TO_CHECKPOINT = 60
 """How long running trials get to write a checkpoint once the sweep is told to stop."""
-
-
-class Interrupted(BaseException):
-    """The sweep was told to stop; `signum` says by which signal."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum
 
 
 class Display(Protocol):
@@ -87,14 +80,19 @@ class Recorder(Callback):
         supervisor: Supervisor | None = None,
         tidy: Callable[[], object] = lambda: None,
         over_limit: Callable[[], int] = lambda: 0,
+        signals: Signals | None = None,
+        check_ray: Callable[[], object] = lambda: None,
     ) -> None:
         """folder: the sweep's own. can_shrink: whether a trial's micro-batch can be halved once
         more. ask_to_stop: lets every running trial know that it should write a checkpoint and end.
         supervisor: asked twice a second to end workers that hang. tidy: called when checkpoints
         may have become useless. over_limit: bytes by which those that must stay exceed the limit.
+        signals: what has told the sweep to stop. check_ray: called twice a second; what it raises
+        ends the sweep.
         """
         self.record = record
-        self.stop_signal: int | None = None
+        self._signals = signals or Signals()
+        self._check_ray = check_ray
         self._journal = journal
         self._folder = folder
         self._boards = boards
@@ -113,6 +111,15 @@ class Recorder(Callback):
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         """Pickled as an empty object: Tune pickles what it is given, and nobody reads that."""
         return (object, ())
+
+    @property
+    def stop_signal(self) -> int | None:
+        """The signal that told the sweep to stop; None while none has."""
+        return self._signals.first
+
+    @stop_signal.setter
+    def stop_signal(self, signum: int | None) -> None:
+        self._signals.first = signum
 
     def append(self, event: Event) -> None:
         """Write one event, apply it to the record, and show it; waits while the disk is full."""
@@ -210,13 +217,17 @@ class Recorder(Callback):
             if self._started:
                 warn(f"stopping: trials have {SECONDS_TO_CHECKPOINT} s to write a checkpoint")
             self._ask_to_stop()
-        if not self._started or time.monotonic() > self._deadline:
+        is_due = self._signals.is_second or time.monotonic() > self._deadline
+        if not self._started or is_due:
             raise Interrupted(self.stop_signal)
 
     def _look_after_workers(self) -> None:
-        if self._supervisor is None or time.monotonic() - self._supervised < SECONDS_BETWEEN_CHECKS:
+        if time.monotonic() - self._supervised < SECONDS_BETWEEN_CHECKS:
             return
         self._supervised = time.monotonic()
+        self._check_ray()
+        if self._supervisor is None:
+            return
         for line in self._supervisor.check():
             warn(line)
 
@@ -264,7 +275,8 @@ class Recorder(Callback):
         self._boards.start(self.record.trials[name])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial raised, or its worker died."""
+        """A trial raised, or its worker died; where Ray died, that is no fault of the trial."""
+        self._check_ray()
         name = self._names[trial.trial_id]
         folder = self._trial_folder(name)
         failure = read_failure(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import tempfile
@@ -11,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from easyds_tune.sweep.orphans import OWNER, end_orphans, find_orphans, private_folder
+from easyds_tune.sweep import orphans
+from easyds_tune.sweep.orphans import (
+    OWNER,
+    end_orphans,
+    find_orphans,
+    private_folder,
+)
 from easyds_tune.sweep.processes import (
     MARK,
     all_processes,
@@ -99,6 +106,46 @@ def test_nothing_of_a_killed_drivers_ray_holds_a_slot() -> None:
         end_orphans()
         assert time.monotonic() - start < 5
         assert [pid for pid in processes if not has_ended(pid)] == []
+
+
+def test_a_driver_ends_what_it_started_itself() -> None:
+    code = """
+import os, subprocess, sys
+from easyds_tune.sweep.orphans import end_own_processes
+from easyds_tune.sweep.processes import MARK, own_mark
+os.environ[MARK] = own_mark()
+sleeper = subprocess.Popen(["sleep", "600"])
+print("ready", flush=True)
+sys.stdin.readline()
+print(end_own_processes(), sleeper.wait(), flush=True)
+"""
+    with child(DRIVER) as other, child(code) as driver:
+        assert line_of(other) == line_of(driver).replace("ready", "here")
+        wait_until(lambda: len(marked_by(other)) == 4, 20, "its children")
+        wait_until(lambda: len(marked_by(driver)) == 1, 20, "its child")
+        print("go", file=driver.stdin, flush=True)
+        assert line_of(driver) == "1 -9"
+        assert len(marked_by(other)) == 4
+        other.kill()
+        other.wait()
+        end_orphans()
+
+
+def test_a_private_folder_says_whose_it_is_until_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever stops its removal half-way, the next start knows it."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as parent:
+        monkeypatch.setattr(tempfile, "tempdir", parent)
+        with private_folder() as folder:
+            (folder / "deep").mkdir()
+            with monkeypatch.context() as patch:
+                # As where a process still writes into it.
+                patch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
+                orphans._remove(folder)
+            assert (folder / OWNER).read_text(encoding="utf-8") == own_mark()
+            orphans._remove(folder)
+            assert not folder.exists()
 
 
 def test_a_private_folder_is_ours_alone_and_leaves_nothing() -> None:

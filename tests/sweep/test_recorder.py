@@ -236,5 +236,32 @@ def test_a_signal_stops_the_sweep_between_two_steps(recorder: Recorder) -> None:
     assert stop.value.signum == 15
 
 
+def test_a_second_signal_does_not_wait_for_what_runs(recorder: Recorder) -> None:
+    started(recorder)
+    recorder.stop_signal = 15
+    recorder.tick()  # the trial may write a checkpoint
+    recorder._signals.is_second = True
+    with pytest.raises(Interrupted):
+        recorder.tick()
+
+
+def test_what_the_look_at_ray_raises_ends_the_sweep_and_is_no_fault_of_a_trial(
+    recorder: Recorder,
+) -> None:
+    class Died(BaseException):
+        pass
+
+    def died() -> None:
+        raise Died
+
+    trial = started(recorder)
+    recorder._check_ray = died
+    with pytest.raises(Died):
+        recorder.on_trial_error(0, [], trial)
+    assert recorder.record.trials["000"].failures == []
+    with pytest.raises(Died):
+        recorder.tick()
+
+
 def test_tune_may_pickle_it_but_learns_nothing(recorder: Recorder) -> None:
     assert type(pickle.loads(pickle.dumps(recorder))) is object
