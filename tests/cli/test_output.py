@@ -36,7 +36,8 @@ def finished(workspace: Path) -> Path:
     (folder / "spec.resolved.json").write_text(
         '{"data_hashes": {}, "working_folder": "."}', encoding="utf-8"
     )
-    keep_spec(folder, load_sweep("dpo", ["name=done", "search.num_trials=1"]))
+    spec = load_sweep("dpo", ["name=done", "search.num_trials=1"])
+    keep_spec(folder, spec, given=spec)
     return folder
 
 
