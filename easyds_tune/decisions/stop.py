@@ -49,10 +49,11 @@ class Limits:
     def _failed_alike(self) -> str | None:
         """Whether the newest trials to end all failed of one cause, as the next would too."""
         count = self._stop.identical_failures
+        if not count:
+            return None
         since = self._record.resumed_seq  # the cause may have been removed before
-        ended = [trial for trial in self._ended() if (trial.ended_seq or 0) > since]
-        ended = ended[-count:] if count else []
-        if not count or len(ended) < count or len({_cause(trial) for trial in ended}) > 1:
+        ended = [trial for trial in self._ended() if (trial.ended_seq or 0) > since][-count:]
+        if len(ended) < count or len({_cause(trial) for trial in ended}) > 1:
             return None
         error = ended[-1].error
         if error is None or ended[-1].state is not TrialState.FAILED:

@@ -155,8 +155,8 @@ def _search(
     from easyds_tune.sweep.cluster import RayDied
 
     try:
-        signals.may_raise = True
-        start()
+        with signals.raising():
+            start()
         _tune(sweep, recorder, decider, scratch, signals)
         signals.check()  # one may have come while Ray ended
         best = find_best(recorder.record)
@@ -169,12 +169,9 @@ def _search(
             )
         )
     except (Interrupted, KeyboardInterrupt, RayDied, Exception) as error:
-        signals.may_raise = False
         with contextlib.suppress(Interrupted):  # a full disk takes no more events
             recorder.interrupt()
         return _early_end(error, sweep, signals)
-    finally:
-        signals.may_raise = False
     return code
 
 
@@ -207,29 +204,27 @@ def _tune(
     from easyds_tune.sweep.cluster import DRIVER_ENVIRONMENT, RayDied, check_ray, local_ray
 
     os.environ.update(DRIVER_ENVIRONMENT)  # Tune reads some of it when it is imported
-    stage = _stage(sweep, scratch)
+    with signals.raising():
+        stage = _stage(sweep, scratch)
     signals.check()
-    signals.may_raise = False  # in the middle of its start, Ray would be half there
+    # In the middle of its start or its end, Ray would be half there: no signal raises then.
     with local_ray(sweep.spec.resources):
         try:
             signals.check()
-            signals.may_raise = True
             try:
-                _run_trials(sweep, recorder, decider, scratch, stage)
-                _judge_finalists(sweep, recorder, stage)
+                with signals.raising():
+                    _run_trials(sweep, recorder, decider, scratch, stage)
+                    _judge_finalists(sweep, recorder, stage)
             except Exception:
                 check_ray()  # Ray says many things once a part of it is gone
                 raise
         except BaseException as error:
-            signals.may_raise = False
             # Ray's end takes seconds, and may take this process along where Ray is broken.
             with contextlib.suppress(Interrupted):
                 recorder.interrupt()
             if isinstance(error, RayDied):
                 warn(f"{error}: the sweep ends")
             raise
-        finally:
-            signals.may_raise = False
 
 
 def _run_trials(

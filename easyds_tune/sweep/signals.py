@@ -42,6 +42,15 @@ class Signals:
             raise Interrupted(self.first)
 
     @contextmanager
+    def raising(self) -> Iterator[None]:
+        """Within the block, a second signal raises Interrupted where it comes."""
+        self.may_raise = True
+        try:
+            yield
+        finally:
+            self.may_raise = False
+
+    @contextmanager
     def heard(self) -> Iterator[None]:
         """Within the block, signals come here. After it, they do what they did before it.
 
