@@ -73,6 +73,11 @@ def first_other_decision(
             if decision != wanted:
                 return f"{where}: {decision} where the journal has {wanted}"
         record.apply(entry)
+        waiting = record.trials.get(record.undecided or "")
+        if isinstance(event, ResumeEvent) and waiting and waiting.step in waiting.checkpoints:
+            # The driver died before it decided: the one that took over did, with what comes next.
+            budget = trial_spec(spec, waiting.id, waiting.params, records).budget
+            decider.on_report(waiting.id, waiting.step >= budget.max_steps)
         if isinstance(event, ReportEvent):
             budget = trial_spec(
                 spec, event.trial, record.trials[event.trial].params, records
