@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz check bench learn decisions faults soak lint types layers format clean
+.PHONY: help setup demo test fuzz check bench learn kltarget decisions faults soak lint types layers format clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -50,6 +50,13 @@ bench: $(INSTALLED)  ## time warm workers, one more trial, a step, PPO against T
 
 learn: $(INSTALLED)  ## PPO on the demo, three seeds and three KL targets (some 40 minutes)
 	$(BIN)/python tests/benchmarks/ppo_learning.py --out results/benchmarks
+
+# It trains each of 108 configurations twice, with this checkout and with KL_BEFORE.
+KL_STORIES ?= ../shared/models/stories260k
+KL_BEFORE ?= 3e8720c
+kltarget: $(INSTALLED)  ## PPO's KL target on other models and reward scales, beside an earlier commit (some five hours)
+	$(BIN)/python -m tests.benchmarks.kl_target.run --stories $(KL_STORIES) --before $(KL_BEFORE) \
+		--out results/benchmarks/kl_target
 
 decisions: $(INSTALLED)  ## our decisions against Ray's and Optuna's own, on curves whose truth is known (some 10 minutes)
 	$(BIN)/python -m tests.benchmarks.decisions.decide --seeds 20 --out results/benchmarks

@@ -1,8 +1,8 @@
 """Proximal policy optimisation with a KL target: our own loop, on a DeepSpeed engine.
 
-One base, four roles: the policy is the base with an adapter, the value head reads the policy's
-hidden states, the reference is the same base without what is being trained, and a reward model
-that was trained on this base stands on it as well.
+One base, four roles: the policy is the base with an adapter, the critic's value head reads the
+policy's hidden states, the reference is the same base without what is being trained, and a reward
+model that was trained on this base stands on it as well.
 
     rollout → score → KL-shaped rewards → advantages → epochs of clipped updates → steer → yield
 """
@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from transformers import set_seed
 
 from easyds_tune import progress
+from easyds_tune.algorithms.critic import Critic
+from easyds_tune.algorithms.kl_control import KLController, controller_of
 from easyds_tune.algorithms.learning_rate import adjusted_scale, schedule
 from easyds_tune.algorithms.ppo_math import (
-    KLController,
     RunningMoments,
     gae,
     grpo,
@@ -37,7 +38,6 @@ from easyds_tune.algorithms.ppo_math import (
     rloo,
     shaped_rewards,
     token_entropy,
-    value_loss,
 )
 from easyds_tune.algorithms.rollout import (
     MINI_BATCHES,
@@ -49,17 +49,18 @@ from easyds_tune.algorithms.rollout import (
 from easyds_tune.algorithms.row import ModelContext, Row, TrialInputs
 from easyds_tune.algorithms.stopping import StopAsked, Stopped, never, stoppable
 from easyds_tune.errors import DivergedError
-from easyds_tune.models.actor_critic import ActorCritic, without_dropout
+from easyds_tune.models.actor import Actor, without_dropout
 from easyds_tune.models.deepspeed import end_of_engine, gathered, release, start_engine
 from easyds_tune.models.lora import give_back
 from easyds_tune.models.replies import reply_batch
 from easyds_tune.models.stack import reference_of, save_adapter, with_policy_adapter
-from easyds_tune.spec.algorithm import PPOSpec, kl_horizon
+from easyds_tune.spec.algorithm import FAR_KL_RATIO, PPOSpec
 from easyds_tune.spec.deepspeed import deepspeed_config
 from easyds_tune.spec.sweep import TrialSpec
 
-ENGINE, STATE = "engine", "ppo.json"
-"""What a checkpoint's trainer/ holds: DeepSpeed's own folder, and what else PPO remembers."""
+ENGINE, STATE, CRITIC = "engine", "ppo.json", "critic.pt"
+"""What a checkpoint's trainer/ holds: DeepSpeed's own folder, what else PPO remembers, and the
+value head with its optimizer, where there is one."""
 
 
 @dataclass
@@ -81,6 +82,8 @@ class Memory:
     """The metrics of each step since the last row."""
     unjudged: dict[str, float] | None = None
     """Metrics of the row of this step, while nobody has judged it."""
+    is_far: bool = False
+    """The KL was far beyond its target at the last row."""
 
     def state(self) -> dict[str, Any]:
         """Everything, as JSON can hold it without losing a bit."""
@@ -91,6 +94,7 @@ class Memory:
             "seconds": self.seconds,
             "since_row": self.since_row,
             "unjudged": self.unjudged,
+            "is_far": self.is_far,
             "controller": self.controller.state(),
             "moments": self.moments.state(),
         }
@@ -100,7 +104,7 @@ class Memory:
         self.step, self.lr_scale = int(state["step"]), state["lr_scale"]
         self.num_tokens = int(state["num_tokens"])
         self.seconds, self.since_row = state["seconds"], state["since_row"]
-        self.unjudged = state["unjudged"]
+        self.unjudged, self.is_far = state["unjudged"], state["is_far"]
         self.controller.restore(state["controller"])
         self.moments.restore(state["moments"])
 
@@ -120,6 +124,7 @@ class Learner:
     """What every update needs and no step changes."""
 
     engine: Any
+    critic: Critic | None
     spec: TrialSpec
     ppo: PPOSpec
     inputs: TrialInputs
@@ -148,14 +153,21 @@ def train(
         frozen = inputs.load_reference()
     else:
         policy = with_policy_adapter(inputs.base, spec.model, inputs.start, inputs.fresh_modules)
-    actor = ActorCritic(policy, has_value_head=ppo.advantage_estimator == "gae")
+    actor = Actor(policy, shows_states=ppo.advantage_estimator == "gae")
+    critic = None
+    if actor.shows_states:
+        critic = Critic(
+            actor.state_size, inputs.device, ppo.value_learning_rate, spec.training.max_grad_norm
+        )
     engine = None
     with end_of_engine():
         try:
             engine = start_engine(actor, deepspeed_config(spec.deepspeed), spec.training)
             arguments = spec.training.training_arguments.get("gradient_checkpointing_kwargs") or {}
             without_dropout(actor, arguments if spec.training.gradient_checkpointing else None)
-            yield from _steps(Learner(engine, spec, ppo, inputs, stop_asked), frozen, resume_from)
+            yield from _steps(
+                Learner(engine, critic, spec, ppo, inputs, stop_asked), frozen, resume_from
+            )
         finally:
             release(engine)
             give_back(policy)
@@ -168,14 +180,16 @@ def _steps(learner: Learner, frozen: nn.Module | None, resume_from: Path | None)
     max_steps, eval_steps = spec.budget.max_steps, spec.budget.eval_steps
     updates = ppo.num_ppo_epochs * ppo.rollout_batch_size // spec.training.effective_batch
     rate = schedule(spec.training, max_steps, updates)
-    memory = _new_memory(ppo, max_steps)
+    memory = Memory(controller_of(ppo, max_steps), RunningMoments())
     if resume_from is not None:
-        _restore(engine, memory, resume_from / "trainer")
+        _restore(learner, memory, resume_from / "trainer")
 
     def save(folder: Path, unjudged: dict[str, float] | None) -> None:
-        _save(engine, policy, replace(memory, unjudged=unjudged), folder)
+        _save(learner, policy, replace(memory, unjudged=unjudged), folder)
 
-    def row(metrics: dict[str, float], *, is_partial: bool = False) -> Row:
+    def row(
+        metrics: dict[str, float], *, is_partial: bool = False, notes: tuple[str, ...] = ()
+    ) -> Row:
         owed = memory.unjudged if is_partial else metrics
         return Row(
             step=memory.step,
@@ -185,6 +199,7 @@ def _steps(learner: Learner, frozen: nn.Module | None, resume_from: Path | None)
             save=lambda folder: save(folder, None),
             save_unjudged=lambda folder: save(folder, owed),
             is_partial=is_partial,
+            notes=notes,
         )
 
     if memory.unjudged is not None or max_steps == 0:
@@ -198,17 +213,27 @@ def _steps(learner: Learner, frozen: nn.Module | None, resume_from: Path | None)
                 raise Stopped
             with policy() as model, stoppable(model, learner.stop_asked):
                 rollout = draw_rollout(
-                    engine.module, reference, learner.inputs, ppo, seed=spec.seed, step=step
+                    engine.module,
+                    learner.critic,
+                    reference,
+                    learner.inputs,
+                    ppo,
+                    seed=spec.seed,
+                    step=step,
                 )
         except Stopped:
             yield row({}, is_partial=True)
             return
         drawn = time.perf_counter()
         experience = _experience(rollout, ppo, memory)
+        if learner.critic is not None:
+            learner.critic.scale_to(experience.returns, rollout.mask)
         first = memory.step * updates
         rates = [memory.lr_scale * rate(first + number) for number in range(updates)]
         learnt = _update(learner, experience, rates, step)
         seen = _rollout_metrics(experience) | {"train/kl_coef": memory.controller.coef}
+        if ppo.kl_controller != "fixed":
+            seen["train/kl_ratio"] = seen["train/kl"] / ppo.kl_target
         _steer(memory, ppo, seen["train/kl"], warm=step > _warmup_steps(spec))
         memory.step = step
         memory.num_tokens += ppo.num_ppo_epochs * rollout.num_tokens
@@ -221,12 +246,7 @@ def _steps(learner: Learner, frozen: nn.Module | None, resume_from: Path | None)
             metrics["train/num_tokens"] = float(memory.num_tokens)
             metrics["time/train_seconds"] = memory.seconds
             memory.since_row = []
-            yield row(metrics)
-
-
-def _new_memory(ppo: PPOSpec, max_steps: int) -> Memory:
-    horizon = math.inf if ppo.kl_controller == "fixed" else kl_horizon(ppo, max_steps)
-    return Memory(KLController(ppo.kl_coef, ppo.kl_target, horizon), RunningMoments())
+            yield row(metrics, notes=_far_kl_notes(memory, ppo, metrics))
 
 
 def _experience(rollout: Rollout, ppo: PPOSpec, memory: Memory) -> Experience:
@@ -286,7 +306,7 @@ def _mini_batch(learner: Learner, experience: Experience, rows: list[int]) -> di
     The losses are means over the tokens of the whole mini-batch, so that they do not depend on how
     it is cut into micro-batches.
     """
-    engine, training = learner.engine, learner.spec.training
+    engine, critic, training = learner.engine, learner.critic, learner.spec.training
     rollout = experience.rollout
     tokens = int(rollout.mask[rows].sum())
     rows = sorted(rows, key=lambda row: -len(rollout.prompts[row]) - len(rollout.replies[row]))
@@ -295,23 +315,32 @@ def _mini_batch(learner: Learner, experience: Experience, rows: list[int]) -> di
         part = rows[start : start + training.per_device_train_batch_size]
         parts = _losses(learner, experience, part, tokens)
         # DeepSpeed divides by the number of micro-batches; these are parts of one mean already.
+        if critic is not None:
+            critic.backward(parts["train/value_loss"])
         engine.backward(parts["train/loss"] * training.gradient_accumulation_steps)
         engine.step()
         progress.made()
         for name, value in parts.items():
             totals[name] += value.detach()
     losses = {name: value.item() for name, value in totals.items()}
+    norms = {}
+    if critic is not None:
+        norms["train/value_grad_norm"] = critic.step()
     norm = float(engine.get_global_grad_norm())
     if math.isfinite(norm) or not engine.fp16_enabled():
         # In float16 an overflow only lowers DeepSpeed's loss scale, and the update is left out.
-        losses["train/grad_norm"] = norm
-    return losses
+        norms["train/grad_norm"] = norm
+    limit = training.max_grad_norm or math.inf
+    clipped = {f"{name}_clipped": min(norm, limit) for name, norm in norms.items()}
+    return losses | norms | clipped
 
 
 def _losses(
     learner: Learner, experience: Experience, rows: list[int], tokens: int
 ) -> dict[str, Tensor]:
-    """The losses of a micro-batch by name, scalars; `train/loss` is the one to go down.
+    """The losses of a micro-batch by name, scalars.
+
+    `train/loss` is the policy's to go down, `train/value_loss` the critic's; no weight has both.
 
     tokens: of the whole mini-batch, which the sums are divided by.
     """
@@ -327,7 +356,7 @@ def _losses(
         values[rows, -width:].to(device)
         for values in (rollout.log_p, rollout.values, experience.advantages, experience.returns)
     )
-    logits, values = learner.engine(batch)
+    logits, states = learner.engine(batch)
     log_p = token_log_probs(logits, batch.tokens, ppo.temperature)
     policy = policy_loss(log_p, old_log_p, advantages, mask, ppo.cliprange, tokens)
     loss = policy.loss
@@ -336,15 +365,27 @@ def _losses(
         "train/approx_kl": policy.approx_kl,
         "train/clip_fraction": policy.clip_fraction,
     }
-    if values is not None:
-        value = value_loss(values, old_values, returns, mask, ppo.cliprange_value, tokens)
-        loss = loss + ppo.vf_coef * value.loss
+    if learner.critic is not None:
+        value = learner.critic.loss(states, old_values, returns, mask, ppo.cliprange_value, tokens)
         losses["train/value_loss"] = value.loss
         losses["train/value_clip_fraction"] = value.clip_fraction
     if ppo.entropy_coef:
         entropy = masked_mean(token_entropy(logits.float() / ppo.temperature), mask, tokens)
         loss = loss - ppo.entropy_coef * entropy
     return losses | {"train/loss": loss}
+
+
+def _far_kl_notes(memory: Memory, ppo: PPOSpec, metrics: dict[str, float]) -> tuple[str, ...]:
+    """A warning where the KL since the last row is far beyond its target; one until it is back."""
+    ratio = metrics.get("train/kl_ratio", 0.0)
+    was_told, memory.is_far = memory.is_far, ratio > FAR_KL_RATIO
+    if was_told or not memory.is_far:
+        return ()
+    return (
+        f"at step {memory.step} the KL of the rollouts is {metrics['train/kl']:.3g} nats per "
+        f"token, {ratio:.1f} times kl_target {ppo.kl_target:g}; lower training.learning_rate or "
+        "raise algorithm.kl_coef to hold it; a bound on train/kl_ratio ends such trials",
+    )
 
 
 def _steer(memory: Memory, ppo: PPOSpec, kl: float, *, warm: bool) -> None:
@@ -413,7 +454,7 @@ def _contexts(engine: Any, frozen: nn.Module | None) -> tuple[ModelContext, Mode
     return policy, reference
 
 
-def _save(engine: Any, policy: ModelContext, memory: Memory, folder: Path) -> None:
+def _save(learner: Learner, policy: ModelContext, memory: Memory, folder: Path) -> None:
     """Write the policy's weights, and under trainer/ all it takes to go on."""
     with policy() as model:
         if hasattr(model, "peft_config"):
@@ -421,14 +462,18 @@ def _save(engine: Any, policy: ModelContext, memory: Memory, folder: Path) -> No
         else:
             model.save_pretrained(folder)
     trainer = folder / "trainer"
-    engine.save_checkpoint(
+    learner.engine.save_checkpoint(
         str(trainer), tag=ENGINE, save_latest=False, exclude_frozen_parameters=True
     )
     (trainer / STATE).write_text(json.dumps(memory.state(), indent=1), encoding="utf-8")
+    if learner.critic is not None:
+        torch.save(learner.critic.state(), trainer / CRITIC)
 
 
-def _restore(engine: Any, memory: Memory, trainer: Path) -> None:
-    engine.load_checkpoint(
+def _restore(learner: Learner, memory: Memory, trainer: Path) -> None:
+    learner.engine.load_checkpoint(
         str(trainer), tag=ENGINE, load_module_strict=False, load_lr_scheduler_states=False
     )
     memory.restore(json.loads((trainer / STATE).read_text(encoding="utf-8")))
+    if learner.critic is not None:
+        learner.critic.restore(torch.load(trainer / CRITIC, weights_only=True))

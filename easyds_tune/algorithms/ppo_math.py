@@ -1,11 +1,11 @@
-"""KL-shaped rewards, advantages, clipped losses, KL controller. Pure tensors: no engine, no I/O.
+"""KL-shaped rewards, advantages, clipped losses. Pure tensors: no engine, no I/O.
 
 Letters: B replies, T tokens of the longest reply. A `mask` is (B, T) and True where a token is
 part of its reply, the end token included: one run of columns in each row, wherever it begins. What
 stands elsewhere never matters. All of it float32.
 
 Sources: PPO, Schulman et al. 2017 (arXiv 1707.06347); GAE, Schulman et al. 2015 (1506.02438); the
-KL-shaped reward and the adaptive KL controller, Ziegler et al. 2019 (1909.08593); RLOO, Ahmadian et
+KL-shaped reward, Ziegler et al. 2019 (1909.08593); RLOO, Ahmadian et
 al. 2024 (2402.14740); GRPO, Shao et al. 2024 (2402.03300); the KL estimators k1, k2 and k3,
 Schulman's note "Approximating KL divergence" of 2020.
 """
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from easyds_tune.spec.algorithm import MAX_KL_ERROR, KLEstimator
+from easyds_tune.spec.algorithm import KLEstimator
 
 
 def masked_mean(values: Tensor, mask: Tensor, tokens: Tensor | int | None = None) -> Tensor:
@@ -193,35 +193,6 @@ def token_entropy(logits: Tensor) -> Tensor:
 
 
 # ---- what lives on between steps --------------------------------------------------------------
-
-
-@dataclass
-class KLController:
-    """The coefficient of the KL penalty, moved so that the measured KL meets its target.
-
-    Ziegler et al., section 2.2: a proportional controller of the coefficient's logarithm, whose
-    error is cut off at ± 20 %.
-
-    target: nats per token. horizon: steps; over one horizon at the largest error the coefficient
-    moves by a factor of about 1.2. At least 1; infinite for a fixed coefficient.
-    """
-
-    coef: float
-    target: float
-    horizon: float
-
-    def update(self, kl: float) -> None:
-        """Move the coefficient by one step in which `kl` nats per token were measured."""
-        error = max(-MAX_KL_ERROR, min(MAX_KL_ERROR, kl / self.target - 1))
-        self.coef *= 1 + error / self.horizon
-
-    def state(self) -> dict[str, float]:
-        """What a resumed trial needs."""
-        return {"coef": self.coef}
-
-    def restore(self, state: dict[str, float]) -> None:
-        """Go on from a `state()`."""
-        self.coef = state["coef"]
 
 
 @dataclass

@@ -13,11 +13,12 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from easyds_tune.algorithms.critic import Critic
 from easyds_tune.algorithms.ppo_math import token_entropy
 from easyds_tune.algorithms.row import ModelContext, TrialInputs
 from easyds_tune.data.tokenise import Ids
 from easyds_tune.errors import DivergedError
-from easyds_tune.models.actor_critic import ActorCritic
+from easyds_tune.models.actor import Actor
 from easyds_tune.models.generate import Sampling, generate
 from easyds_tune.models.kl import MAX_LOG_PROBS, MAX_LOGITS, token_kl
 from easyds_tune.models.replies import ReplyBatch, keeps_tail, reply_batch, reply_logits
@@ -76,7 +77,8 @@ def prompts_of_step(count: int, step: int, wanted: int, seed: int) -> list[int]:
 
 
 def draw_rollout(
-    actor: ActorCritic,
+    actor: Actor,
+    critic: Critic | None,
     reference: ModelContext,
     inputs: TrialInputs,
     ppo: PPOSpec,
@@ -110,7 +112,7 @@ def draw_rollout(
     scores = inputs.reward.score([tuple(chosen["messages"][row]) for row in repeated], texts)
     if not scores.isfinite().all():
         raise DivergedError(f"the reward of a reply is not finite at step {step}")
-    rollout = _measured(actor, reference, inputs, ppo, prompts, replies, scores)
+    rollout = _measured(actor, critic, reference, inputs, ppo, prompts, replies, scores)
     for name in ("log_p", "log_q", "kl", "values"):
         if not getattr(rollout, name).isfinite().all():
             raise DivergedError(f"{name} of the rollout is not finite at step {step}")
@@ -125,7 +127,8 @@ def token_log_probs(logits: Tensor, tokens: Tensor, temperature: float) -> Tenso
 
 
 def _measured(
-    actor: ActorCritic,
+    actor: Actor,
+    critic: Critic | None,
     reference: ModelContext,
     inputs: TrialInputs,
     ppo: PPOSpec,
@@ -151,12 +154,12 @@ def _measured(
                 inputs.device,
             )
             width = batch.mask.shape[1]
-            policy_logits, values = actor(batch)
+            policy_logits, states = actor(batch)
             with reference() as model:
                 reference_logits = reply_logits(model, batch)
             measures = _token_measures(policy_logits, reference_logits, batch, ppo.temperature)
-            if values is not None:
-                measures["values"] = torch.where(batch.mask, values, 0.0)
+            if critic is not None:
+                measures["values"] = torch.where(batch.mask, critic.values(states), 0.0)
             for name, values_of in measures.items():
                 found[name][rows, -width:] = values_of.cpu()
             mask[rows, -width:] = batch.mask.cpu()
@@ -164,7 +167,7 @@ def _measured(
     return Rollout(prompts, replies, mask, scores, ended, **found)
 
 
-def _rows_that_fit(actor: ActorCritic, ppo: PPOSpec, prompts: list[Ids], longest: int) -> int:
+def _rows_that_fit(actor: Actor, ppo: PPOSpec, prompts: list[Ids], longest: int) -> int:
     """Rows of one forward pass, so that its logits stay within bounds."""
     width = longest + 1 + (0 if keeps_tail(actor.policy) else max(map(len, prompts)))
     fit = MAX_LOGITS // (width * actor.vocabulary)

@@ -63,6 +63,7 @@ class Row:
         yields it first.
     is_partial: no evaluation point; the trial was asked to stop, and this is its last row, only
         there to be saved with `save_unjudged`.
+    notes: what a person should know of the trial, in words.
     """
 
     step: int
@@ -72,3 +73,4 @@ class Row:
     save: Callable[[Path], None]
     save_unjudged: Callable[[Path], None]
     is_partial: bool = False
+    notes: tuple[str, ...] = ()

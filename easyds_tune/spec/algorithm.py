@@ -85,21 +85,26 @@ class PPOSpec(Spec):
     temperature: float = Field(1.0, gt=0)
     """Of drawing replies, and so of the log-probabilities that the losses see."""
     missing_eos_penalty: float = Field(1.0, ge=0)
-    """Taken off the score of a reply that was cut off before its end token."""
-    normalize_rewards: bool = False
-    """Shift and scale scores by the mean and spread of all scores of the trial so far."""
+    """Taken off the (normalised) score of a reply that was cut off before its end token."""
+    normalize_rewards: bool = True
+    """Shift and scale scores by the mean and spread of all scores of the trial so far, so that one
+    KL coefficient suits rewards of any scale."""
     reward_clip: float | None = Field(None, gt=0)
     """Scores (normalised ones, if they are) are cut off at plus and minus this; null: not."""
 
-    kl_controller: Literal["adaptive", "fixed"] = "adaptive"
-    """`adaptive` moves the penalty's coefficient until the KL meets `kl_target`."""
+    kl_controller: Literal["adaptive", "ziegler", "fixed"] = "adaptive"
+    """`adaptive` moves the penalty's coefficient to where the KL will meet `kl_target`, looking
+    ahead; `ziegler` by the error of the last step alone (arXiv 1909.08593); `fixed` never."""
     kl_target: float = Field(0.1, gt=0)
-    """KL to the start that `adaptive` aims at, in nats per token, measured on the rollouts."""
+    """KL to the start that the controller aims at, in nats per token, measured on the rollouts."""
     kl_horizon: float | None = Field(None, ge=1)
-    """Steps in which the coefficient moves by a fifth at most; null is a fiftieth of the budget,
-    and one step at least."""
+    """Steps that `adaptive` looks ahead and takes to correct an error (null: a twelfth of the
+    budget, 2 to 20), or in which `ziegler` moves the coefficient by a fifth at most (null: a
+    fiftieth of the budget, at least 1)."""
     kl_coef: float = Field(0.05, ge=0)
     """Coefficient of the KL penalty per token: the first one, or the only one of `fixed`."""
+    kl_coef_limit: float = Field(100.0, ge=1)
+    """`adaptive` keeps the coefficient within this factor of `kl_coef`."""
     kl_estimator: KLEstimator = "k1"
     """How the penalty estimates the KL at each drawn token; k1 is unbiased, k3 never negative."""
 
@@ -107,7 +112,7 @@ class PPOSpec(Spec):
     """`gae` learns a value head; `rloo` and `grpo` compare replies to one prompt instead."""
     gamma: float = Field(1.0, gt=0, le=1)
     """Discount per token (gae)."""
-    lam: float = Field(0.95, ge=0, le=1)
+    lam: float = Field(1.0, ge=0, le=1)
     """GAE's λ: 1 trusts the rewards alone, 0 the value head alone."""
     whiten_advantages: bool | None = None
     """Bring advantages to mean 0 and variance 1 over the tokens of a step; null does so for gae
@@ -118,9 +123,10 @@ class PPOSpec(Spec):
     cliprange: float = Field(0.2, gt=0)
     """The probability ratio stops counting beyond 1 ± this."""
     cliprange_value: float = Field(0.2, gt=0)
-    """The value prediction stops counting beyond the old one ± this."""
-    vf_coef: float = Field(0.1, ge=0)
-    """Weight of the value loss."""
+    """The value prediction stops counting beyond the old one ± this, in spreads of the returns."""
+    value_learning_rate: float = Field(0.3, gt=0)
+    """About how far one update can move a value, in spreads of the returns. The value head has an
+    optimizer of its own and no gradient into the policy."""
     entropy_coef: float = Field(0.0, ge=0)
     """Weight of an entropy bonus; 0 is usual where a KL penalty is."""
     max_approx_kl: float | None = Field(None, gt=0)
@@ -141,14 +147,20 @@ AlgorithmSpec = Annotated[
 
 
 MAX_KL_ERROR = 0.2
-"""Where the KL controller cuts its error off: by so much the coefficient moves in one horizon."""
-HORIZONS_IN_BUDGET = 50
-"""How often a trial's budget holds the default KL horizon: time enough for a target to be met."""
+"""Where `ziegler` cuts its error off: by so much the coefficient moves in one horizon."""
+LARGEST_KL_RATIO = 4.0
+"""Where `adaptive` cuts off (KL ahead / target), either way."""
+FAR_KL_RATIO = 3.0
+"""A KL of more than so many times its target is told."""
 
 
 def kl_horizon(ppo: PPOSpec, max_steps: int) -> float:
-    """The horizon of the adaptive KL controller in a trial of `max_steps`, in steps."""
-    return ppo.kl_horizon or max(1.0, max_steps / HORIZONS_IN_BUDGET)
+    """The horizon of the KL controller in a trial of `max_steps`, in steps."""
+    if ppo.kl_horizon is not None:
+        return ppo.kl_horizon
+    if ppo.kl_controller == "ziegler":
+        return max(1.0, max_steps / 50)
+    return min(max(2.0, max_steps / 12), 20.0)
 
 
 def length_field(algorithm: AlgorithmSpec) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from easyds_tune.spec.algorithm import PPOSpec, kl_horizon
+from easyds_tune.spec.algorithm import LARGEST_KL_RATIO, MAX_KL_ERROR, PPOSpec, kl_horizon
 from easyds_tune.spec.check_sizes import ROLLOUT_SIZE, size_problems
 from easyds_tune.spec.messages import shown
 from easyds_tune.spec.searched import numbers_of, values_of
@@ -13,10 +13,10 @@ from easyds_tune.spec.sweep import SweepSpec, trial_spec
 
 ARGUMENT_MAPPINGS = ("gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
 """Training arguments that hold settings of their own."""
+FEWEST_STEPS = {"ziegler": 4, "adaptive": 3}
+"""Steps of a trial in which a controller can move the coefficient by a factor of 2."""
 CHECKPOINTING = ("use_reentrant", "preserve_rng_state")
 """What torch's checkpointing takes and a trial can make sense of, each true or false."""
-LARGEST_MOVE = 1.2
-"""Factor by which the controller moves the KL coefficient over one horizon, at most."""
 
 
 def ppo_problems(spec: SweepSpec) -> list[str]:
@@ -49,15 +49,19 @@ def ppo_notes(spec: SweepSpec, train_records: int | None = None) -> list[str]:
             "judge.reward: is the very reward that PPO trains on, so a policy that learns to "
             "please it without being better is not found out; give the judge another one"
         )
-    if "adaptive" in values_of(spec, "algorithm.kl_controller", ppo.kl_controller):
-        notes += _horizon_notes(spec, ppo, train_records)
+    for controller in values_of(spec, "algorithm.kl_controller", ppo.kl_controller):
+        if controller != "fixed":
+            notes += _horizon_notes(spec, ppo, controller, train_records)
     return notes
 
 
-def _horizon_notes(spec: SweepSpec, ppo: PPOSpec, train_records: int | None) -> list[str]:
+def _horizon_notes(
+    spec: SweepSpec, ppo: PPOSpec, controller: str, train_records: int | None
+) -> list[str]:
     """A horizon too long for the shortest trial, which is the one with the largest rollouts."""
     horizons = numbers_of(spec, "algorithm.kl_horizon", ppo.kl_horizon)
     params = {
+        "algorithm.kl_controller": controller,
         "algorithm.kl_horizon": max(horizons, default=None),
         ROLLOUT_SIZE: int(max(numbers_of(spec, ROLLOUT_SIZE, ppo.rollout_batch_size))),
     }
@@ -65,13 +69,16 @@ def _horizon_notes(spec: SweepSpec, ppo: PPOSpec, train_records: int | None) -> 
     assert isinstance(trial.algorithm, PPOSpec)
     steps = trial.budget.max_steps
     horizon = kl_horizon(trial.algorithm, steps)
-    factor = reach(horizon, steps)
+    factor = reach(controller, horizon, steps)
     if steps == 0 or factor >= 2:
         return []
-    enough = math.floor(_horizon_for(2, steps) * 10) / 10
+    enough = math.floor(_horizon_for(controller, 2, steps) * 10) / 10
     # In steps of the spec's own rollouts, as the field is written.
     written = enough * trial.algorithm.rollout_batch_size / ppo.rollout_batch_size
-    remedy = f"set {written:g} or less, or null" if enough >= 1 else "give it at least 4 steps"
+    least = FEWEST_STEPS[controller]
+    remedy = (
+        f"set {written:g} or less, or null" if enough >= 1 else f"give it {least} steps or more"
+    )
     largest = f" of {params[ROLLOUT_SIZE]} replies" if ROLLOUT_SIZE in spec.search_space else ""
     return [
         f"algorithm.kl_horizon: in a trial of {steps} step{'s' * (steps != 1)}{largest} a horizon "
@@ -80,13 +87,30 @@ def _horizon_notes(spec: SweepSpec, ppo: PPOSpec, train_records: int | None) -> 
     ]
 
 
-def reach(horizon: float, steps: int) -> float:
-    """The largest factor the KL coefficient can grow by within a trial."""
-    return math.exp(min(steps * math.log1p((LARGEST_MOVE - 1) / horizon), 700))
+def reach(controller: str, horizon: float, steps: int) -> float:
+    """The largest factor by which a controller can move the KL coefficient within a trial."""
+    return math.exp(min(_moves(controller, steps) * _largest_move(controller, horizon), 700))
 
 
-def _horizon_for(factor: float, steps: int) -> float:
-    return (LARGEST_MOVE - 1) / math.expm1(math.log(factor) / max(steps, 1))
+def _moves(controller: str, steps: int) -> int:
+    """How often the coefficient moves; `adaptive` sees no movement in the first rollout, and moves
+    nothing any more after the last one."""
+    return steps if controller == "ziegler" else max(0, steps - 2)
+
+
+def _largest_move(controller: str, horizon: float) -> float:
+    """By how much the coefficient's logarithm moves in one step, at most."""
+    if controller == "ziegler":
+        return math.log1p(MAX_KL_ERROR / horizon)
+    return math.log(LARGEST_KL_RATIO) / horizon
+
+
+def _horizon_for(controller: str, factor: float, steps: int) -> float:
+    """The longest horizon with which the coefficient can move by `factor`."""
+    moves = _moves(controller, steps)
+    if controller == "ziegler":
+        return MAX_KL_ERROR / math.expm1(math.log(factor) / max(moves, 1))
+    return moves * math.log(LARGEST_KL_RATIO) / math.log(factor)
 
 
 def _dropout_problems(spec: SweepSpec) -> list[str]:
@@ -119,10 +143,11 @@ def _same_model(left: str, right: str) -> bool:
 
 def _coefficient_problems(spec: SweepSpec, ppo: PPOSpec) -> list[str]:
     controllers = values_of(spec, "algorithm.kl_controller", ppo.kl_controller)
-    if "adaptive" in controllers and min(numbers_of(spec, "algorithm.kl_coef", ppo.kl_coef)) == 0:
+    moving = [controller for controller in controllers if controller != "fixed"]
+    if moving and min(numbers_of(spec, "algorithm.kl_coef", ppo.kl_coef)) == 0:
         return [
-            "algorithm.kl_coef: must be above 0 for the adaptive controller, which multiplies it; "
-            "set 0.05, or kl_controller: fixed"
+            f"algorithm.kl_coef: must be above 0 for the {moving[0]} controller, which multiplies "
+            "it; set 0.05, or kl_controller: fixed"
         ]
     return []
 
@@ -155,13 +180,15 @@ def idle_searches(spec: SweepSpec) -> list[str]:
     controllers = values_of(spec, "algorithm.kl_controller", ppo.kl_controller)
     estimators = values_of(spec, "algorithm.advantage_estimator", ppo.advantage_estimator)
     factors = numbers_of(spec, "algorithm.lr_adjust_factor", ppo.lr_adjust_factor)
-    no_controller = {"kl_controller: fixed"} if "adaptive" not in controllers else set()
+    no_controller = {"kl_controller: fixed"} if set(controllers) == {"fixed"} else set()
+    no_limit = set() if "adaptive" in controllers else {f"kl_controller: {controllers[0]}"}
     no_critic = {f"advantage_estimator: {estimators[0]}"} if "gae" not in estimators else set()
     no_rule = {"lr_adjust_factor: 1"} if max(factors) <= 1 else set()
     reasons = {
         "kl_target": no_controller | no_rule if no_controller and no_rule else set(),
         "kl_horizon": no_controller,
-        **dict.fromkeys(("gamma", "lam", "vf_coef", "cliprange_value"), no_critic),
+        "kl_coef_limit": no_limit,
+        **dict.fromkeys(("gamma", "lam", "value_learning_rate", "cliprange_value"), no_critic),
         **dict.fromkeys(("lr_adjust_band", "lr_adjust_limit"), no_rule),
     }
     return [

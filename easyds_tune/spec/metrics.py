@@ -35,11 +35,15 @@ _OWN = {
               "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected",
               "logits/chosen", "logits/rejected"))],
     "ppo": [*(f"train/{name}" for name in ("kl", "kl_k1", "kl_coef", "reward", "length", "finished",
-              "entropy", "approx_kl", "clip_fraction", "policy_loss", "updates")),
+              "entropy", "approx_kl", "clip_fraction", "policy_loss", "updates",
+              "grad_norm_clipped")),
             "time/rollout_seconds", "time/update_seconds"],
 }  # fmt: skip
-OF_THE_CRITIC = ["train/value_loss", "train/value_clip_fraction", "train/explained_variance"]
+OF_THE_CRITIC = ["train/value_loss", "train/value_clip_fraction", "train/explained_variance",
+                 "train/value_grad_norm", "train/value_grad_norm_clipped"]  # fmt: skip
 """What PPO reports only with a value head."""
+KL_RATIO = "train/kl_ratio"
+"""The KL of the rollouts over its target; reported where a controller has one."""
 
 
 def reported(spec: SweepSpec) -> list[str]:
@@ -56,6 +60,9 @@ def reported(spec: SweepSpec) -> list[str]:
         path = "algorithm.advantage_estimator"
         if all(one == "gae" for one in values_of(spec, path, algorithm.advantage_estimator)):
             names += OF_THE_CRITIC
+        controllers = values_of(spec, "algorithm.kl_controller", algorithm.kl_controller)
+        if "fixed" not in controllers:
+            names.append(KL_RATIO)
     if spec.resources.gpus_per_trial != 0:
         names.append(GPU_MEMORY)
     return list(dict.fromkeys(names))

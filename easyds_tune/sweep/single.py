@@ -66,3 +66,5 @@ def _train(spec: SweepSpec, trial: TrialSpec, records: SweepRecords, folder: Pat
             f"{name} {report.metrics[name]:.4g}" for name in SHOWN if name in report.metrics
         )
         print(f"step {report.step}/{trial.budget.max_steps} {shown}", flush=True)
+        for note in report.notes:
+            print(f"note: {note}", flush=True)

@@ -33,7 +33,7 @@ from easyds_tune.trial.workbench import Workbench
 class Report:
     """What a trial says at an evaluation step, with its checkpoint on disk.
 
-    notes: what a person should know, in words: of the first report, where the trial started.
+    notes: what a person should know, in words; the first report says where the trial started.
     is_partial: the trial was asked to stop and did, with no metrics, wherever it was.
     """
 
@@ -91,7 +91,7 @@ def run_trial(
                 metrics=metrics or {},
                 checkpoint=newest,
                 is_last=not is_partial and row.step >= spec.budget.max_steps,
-                notes=tuple(notes),
+                notes=(*notes, *row.notes),
                 is_partial=is_partial,
             )
             notes = []

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from easyds_tune.algorithms.ppo_math import (
-    KLController,
     RunningMoments,
     gae,
     grpo,
@@ -317,57 +316,6 @@ def test_a_token_that_cannot_be_drawn_adds_no_entropy_and_no_gradient() -> None:
     near(entropy.detach(), 0.5623351)  # 1/4 ln 4 + 3/4 ln 4/3
     # dH / dlogit = -p × (ln p + H): -1/4 × (-1.3862944 + 0.5623351), and its counterpart.
     near(logits.grad, [0.2059898, -0.2059898, 0.0])
-
-
-# ---- KL controller --------------------------------------------------------------------------
-
-
-def test_the_coefficient_follows_the_error_of_the_measured_kl() -> None:
-    controller = KLController(coef=0.1, target=0.2, horizon=4.0)
-    controller.update(0.22)  # 10 % over: 1 + 0.1 / 4
-    assert controller.coef == pytest.approx(0.1025)
-    controller.update(0.19)  # 5 % under: 1 - 0.05 / 4
-    assert controller.coef == pytest.approx(0.10121875)
-    controller.update(0.2)
-    assert controller.coef == pytest.approx(0.10121875)
-
-
-@pytest.mark.parametrize(("kl", "factor"), [(50.0, 1.05), (0.0, 0.95), (-3.0, 0.95)])
-def test_an_error_is_cut_off_at_a_fifth(kl: float, factor: float) -> None:
-    controller = KLController(coef=1.0, target=0.2, horizon=4.0)
-    controller.update(kl)  # 1 ± 0.2 / 4
-    assert controller.coef == pytest.approx(factor)
-
-
-def test_a_horizon_is_the_steps_in_which_it_moves_by_about_a_fifth() -> None:
-    controller = KLController(coef=1.0, target=0.2, horizon=100.0)
-    for _ in range(100):
-        controller.update(9.0)
-    assert controller.coef == pytest.approx(math.exp(0.2), rel=1e-3)
-
-
-def test_the_shortest_horizon_keeps_the_coefficient_above_zero() -> None:
-    controller = KLController(coef=1.0, target=0.2, horizon=1.0)
-    for _ in range(200):
-        controller.update(0.0)
-    assert 0 < controller.coef < 1e-10
-
-
-def test_an_infinite_horizon_never_moves_it() -> None:
-    controller = KLController(coef=0.07, target=0.2, horizon=INF)
-    for kl in (0.0, 9.0, 0.3):
-        controller.update(kl)
-    assert controller.coef == 0.07
-
-
-def test_a_controller_goes_on_from_its_state_through_json() -> None:
-    one = KLController(coef=0.05, target=0.1, horizon=3.0)
-    one.update(0.107)
-    other = KLController(coef=99.0, target=0.1, horizon=3.0)
-    other.restore(json.loads(json.dumps(one.state())))
-    one.update(0.093)
-    other.update(0.093)
-    assert other.coef == one.coef
 
 
 # ---- moments --------------------------------------------------------------------------------

@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from easyds_tune.algorithms.critic import Critic
 from easyds_tune.algorithms.rollout import Rollout, draw_rollout, prompts_of_step, token_log_probs
 from easyds_tune.algorithms.row import TrialInputs
 from easyds_tune.data.records import Message
 from easyds_tune.errors import DivergedError
-from easyds_tune.models.actor_critic import ActorCritic
+from easyds_tune.models.actor import Actor
 from easyds_tune.models.generate import without_adapter
 from easyds_tune.models.stack import reference_of, with_policy_adapter
 from easyds_tune.spec.algorithm import PPOSpec
@@ -33,7 +34,8 @@ TEMPERATURE = 0.8
 class Stage:
     """An actor and all it takes to draw with it."""
 
-    actor: ActorCritic
+    actor: Actor
+    critic: Critic | None
     inputs: TrialInputs
     ppo: PPOSpec
 
@@ -46,7 +48,9 @@ class Stage:
                 yield model
 
         ppo = self.ppo.model_copy(update=changes)
-        return draw_rollout(self.actor, reference, self.inputs, ppo, seed=seed, step=step)
+        return draw_rollout(
+            self.actor, self.critic, reference, self.inputs, ppo, seed=seed, step=step
+        )
 
 
 def stage_of(folder: Path) -> Stage:
@@ -55,7 +59,9 @@ def stage_of(folder: Path) -> Stage:
     inputs = lab.bench.lend(trial)
     torch.manual_seed(0)
     policy = with_policy_adapter(inputs.base, trial.model)
-    return Stage(ActorCritic(policy, has_value_head=True).eval(), inputs, trial.algorithm)
+    actor = Actor(policy, shows_states=True).eval()
+    critic = Critic(actor.state_size, torch.device("cpu"), 0.1, max_grad_norm=1.0)
+    return Stage(actor, critic, inputs, trial.algorithm)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +75,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """With an adapter and a value head that do something."""
     stage = stage_of(tmp_path_factory.mktemp("trained"))
     moved(stage.actor.policy, 0.1)
-    with torch.no_grad():
-        stage.actor.value_head.weight += 0.1 * torch.randn(stage.actor.value_head.weight.shape)
+    state = stage.critic.state()
+    state["head"]["weight"] += 0.1 * torch.randn(state["head"]["weight"].shape)
+    stage.critic.restore(state | {"moments": (2.0, 9.0)})
     return stage
 
 
@@ -209,7 +216,7 @@ def test_measures_are_those_of_naive_full_passes(trained: Stage, rollout: Rollou
             "log_q": log_q.gather(1, tokens)[:, 0],
             "kl": (flat_p.exp() * (flat_p - flat_q)).sum(dim=-1),
             "entropy": -(log_p.exp() * log_p).sum(dim=-1),
-            "values": trained.actor.value_head(output.hidden_states[-1][0, here])[:, 0],
+            "values": trained.critic.values(output.hidden_states[-1][0, here]),
         }
         for name, values in wanted.items():
             found = getattr(rollout, name)[row, rollout.mask[row]]
@@ -224,8 +231,9 @@ def test_at_the_start_of_a_trial_the_kl_is_exactly_0(fresh: Stage) -> None:
     assert torch.equal(rollout.values, torch.zeros_like(rollout.values))
 
 
-def test_an_actor_without_a_value_head_has_values_of_0(fresh: Stage) -> None:
-    critic_free = replace(fresh, actor=ActorCritic(fresh.actor.policy, has_value_head=False))
+def test_without_a_critic_values_are_0(fresh: Stage) -> None:
+    actor = Actor(fresh.actor.policy, shows_states=False)
+    critic_free = replace(fresh, actor=actor, critic=None)
     rollout = critic_free.draw(num_generations=2)
     assert torch.equal(rollout.values, torch.zeros(rollout.mask.shape))
 
@@ -266,8 +274,7 @@ def test_a_score_that_is_not_finite_diverges_and_names_the_step(fresh: Stage, sc
 
 def test_values_and_log_probabilities_that_are_not_finite_diverge(tmp_path: Path) -> None:
     stage = stage_of(tmp_path)
-    with torch.no_grad():
-        stage.actor.value_head.bias.fill_(math.nan)
+    stage.critic.restore(stage.critic.state() | {"moments": (math.nan, 1.0)})
     with pytest.raises(DivergedError, match="values of the rollout is not finite at step 3"):
         stage.draw(step=3)
     with torch.no_grad():

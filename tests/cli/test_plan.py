@@ -213,13 +213,13 @@ def test_only_ppo_starts_from_an_adapter(
 def test_a_plan_of_ppo_counts_rollouts_and_says_what_deserves_a_word(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # 8 passes over 24 prompts, one reply each: 192 replies in 3 steps of 64.
-    epochs = ["training.max_steps=null", "training.num_train_epochs=8", "training.eval_steps=null"]
+    # 5 passes over 24 prompts, one reply each: 120 replies in 2 steps of 64.
+    epochs = ["training.max_steps=null", "training.num_train_epochs=5", "training.eval_steps=null"]
     assert main(["plan", "ppo", *(word for text in epochs for word in ("--set", text))]) == 0
     out = capsys.readouterr().out
-    assert "# steps: 3 a trial, evaluated every 1; fewer where algorithm.max_prompt_length" in out
+    assert "# steps: 2 a trial, evaluated every 1; fewer where algorithm.max_prompt_length" in out
     assert "# note: judge.reward: is the very reward that PPO trains on" in out
-    assert "# note: algorithm.kl_horizon: in a trial of 3 steps a horizon of 1 moves" in out
+    assert "# note: algorithm.kl_horizon: in a trial of 2 steps a horizon of 2 moves" in out
 
 
 def test_a_plan_of_searched_rollouts_counts_in_examples(

@@ -128,7 +128,7 @@ def test_a_point_whose_own_values_are_refused_is_told_in_words(ppo: Make) -> Non
 
 def test_a_space_with_countless_conditions_is_counted_at_once(ppo: Make) -> None:
     """Each value of each field was gone through: 13 such fields took hours."""
-    fields = ["gamma", "lam", "vf_coef", "cliprange", "cliprange_value", "entropy_coef"]
+    fields = ["gamma", "lam", "value_learning_rate", "cliprange", "cliprange_value", "entropy_coef"]
     space: dict[str, Any] = {f"algorithm.{name}": [0.1, 0.2, 0.3, 0.4, 0.5] for name in fields}
     space |= {RATE: {"choice": [1e-4, 1e-3], "when": {path: [0.1, 0.2] for path in space}}}
     [found] = spec_problems(ppo(space | {ALPHA: list(range(1, 9))}, **{"search.sampler": "grid"}))

@@ -172,7 +172,9 @@ def _algorithm(fields: dict[str, Any]) -> dict[str, Any]:
 
 RANGE = {"low": 0.1, "high": 0.9}
 WIDER = {"low": 1.5, "high": 9}
+OF_THE_CRITIC = dict.fromkeys(("gamma", "lam", "value_learning_rate", "cliprange_value"), RANGE)
 FIXED = {"kl_controller": "fixed"}
+ZIEGLER = {"kl_controller": "ziegler"}
 GROUPS = {"advantage_estimator": "grpo", "num_generations": 4}
 
 
@@ -188,14 +190,14 @@ GROUPS = {"advantage_estimator": "grpo", "num_generations": 4}
         # Trial 0 has the spec's own controller, which is the adaptive one.
         ({}, {"kl_horizon": WIDER, "kl_controller": ["fixed"]}, {}),
         (FIXED, {"kl_horizon": WIDER}, {"kl_horizon": "kl_controller: fixed"}),
-        ({}, {"gamma": RANGE, "lam": RANGE, "vf_coef": RANGE, "cliprange_value": RANGE}, {}),
+        ({}, {"kl_coef_limit": WIDER}, {}),
+        (ZIEGLER, {"kl_target": RANGE, "kl_horizon": WIDER}, {}),
+        (ZIEGLER, {"kl_coef_limit": WIDER}, {"kl_coef_limit": "kl_controller: ziegler"}),
+        ({}, OF_THE_CRITIC, {}),
         (
             GROUPS,
-            {"gamma": RANGE, "lam": RANGE, "vf_coef": RANGE, "cliprange_value": RANGE,
-             "cliprange": RANGE},
-            dict.fromkeys(
-                ("gamma", "lam", "vf_coef", "cliprange_value"), "advantage_estimator: grpo"
-            ),
+            OF_THE_CRITIC | {"cliprange": RANGE},
+            dict.fromkeys(OF_THE_CRITIC, "advantage_estimator: grpo"),
         ),
         (GROUPS, {"lam": RANGE, "advantage_estimator": ["gae", "grpo"]}, {}),
         (GROUPS, {"lam": RANGE, "advantage_estimator": ["rloo", "grpo"]},
@@ -267,55 +269,83 @@ def test_one_trials_parameters_have_to_fit_together(ppo: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("horizon", "steps", "factor"),
-    [(1, 2, 1.44), (10, 2, 1.0404), (1, 10**7, math.exp(700))],
+    ("controller", "horizon", "steps", "factor"),
+    [
+        # A step multiplies by 1 + 0.2 / horizon at most; past e^700 a float ends, and far is far.
+        ("ziegler", 1, 2, 1.44),
+        ("ziegler", 10, 2, 1.0404),
+        ("ziegler", 1, 10**7, math.exp(700)),
+        # By 4^(1 / horizon), in all steps but the first and the last.
+        ("adaptive", 2, 4, 4.0),
+        ("adaptive", 10, 7, 2.0),
+        ("adaptive", 1, 1, 1.0),
+    ],
 )
 def test_the_reach_of_a_controller_is_its_largest_move_each_step(
-    horizon: float, steps: int, factor: float
+    controller: str, horizon: float, steps: int, factor: float
 ) -> None:
-    # A step multiplies by 1 + 0.2 / horizon at most; past e^700 a float ends, and far is far.
-    assert reach(horizon, steps) == pytest.approx(factor)
+    assert reach(controller, horizon, steps) == pytest.approx(factor)
 
 
 def horizon_notes(sweep: SweepSpec, records: int | None = None) -> list[str]:
     return [note for note in ppo_notes(sweep, records) if note.startswith("algorithm.kl_horizon")]
 
 
-def test_a_horizon_that_cannot_double_the_coefficient_is_told_with_one_that_can(ppo: Make) -> None:
-    # 30 steps at horizon 20: 1.01^30 = 1.348. Doubling in 30 needs 0.2 / (2^(1/30) - 1) = 8.55.
-    [note] = horizon_notes(ppo(**{"algorithm.kl_horizon": 20}))
+@pytest.mark.parametrize(
+    ("controller", "horizon", "factor", "enough"),
+    [
+        # 30 steps: 1.01^30 = 1.348. Doubling in 30 needs 0.2 / (2^(1/30) - 1) = 8.55.
+        ("ziegler", 20, 1.35, 8.5),
+        # 4^(28 / 100) = 1.474. Doubling in 28 needs 28 × log 4 / log 2 = 56.
+        ("adaptive", 100, 1.47, 56),
+    ],
+)
+def test_a_horizon_that_cannot_double_the_coefficient_is_told_with_one_that_can(
+    ppo: Make, controller: str, horizon: float, factor: float, enough: float
+) -> None:
+    chosen = {"algorithm.kl_controller": controller}
+    [note] = horizon_notes(ppo(**chosen, **{"algorithm.kl_horizon": horizon}))
     assert note == (
-        "algorithm.kl_horizon: in a trial of 30 steps a horizon of 20 moves the KL coefficient by "
-        "a factor of 1.35 at most, too little to reach a target; set 8.5 or less, or null"
+        f"algorithm.kl_horizon: in a trial of 30 steps a horizon of {horizon} moves the KL "
+        f"coefficient by a factor of {factor} at most, too little to reach a target; set {enough} "
+        "or less, or null"
     )
-    assert horizon_notes(ppo(**{"algorithm.kl_horizon": 8.5})) == []
-    assert horizon_notes(ppo(**{"algorithm.kl_horizon": None})) == []
-    [_] = horizon_notes(ppo({"algorithm.kl_horizon": {"low": 2, "high": 20}}))
-    fixed = {"algorithm.kl_horizon": 20, "algorithm.kl_controller": "fixed"}
+    assert horizon_notes(ppo(**chosen, **{"algorithm.kl_horizon": enough - 0.5})) == []
+    assert horizon_notes(ppo(**chosen, **{"algorithm.kl_horizon": None})) == []
+    [_] = horizon_notes(ppo({"algorithm.kl_horizon": {"low": 2, "high": horizon}}, **chosen))
+    fixed = {"algorithm.kl_horizon": horizon, "algorithm.kl_controller": "fixed"}
     assert horizon_notes(ppo(**fixed)) == []
 
 
-def test_a_trial_too_short_for_any_horizon_is_told_how_long_it_takes(ppo: Make) -> None:
+@pytest.mark.parametrize(
+    ("controller", "fewest", "factor"), [("ziegler", 4, "1.73"), ("adaptive", 3, "1")]
+)
+def test_a_trial_too_short_for_any_horizon_is_told_how_long_it_takes(
+    ppo: Make, controller: str, fewest: int, factor: str
+) -> None:
     # 1.2^3 = 1.728 < 2 <= 1.2^4: four steps, whatever the horizon.
-    [note] = horizon_notes(ppo(**{"training.max_steps": 3, "training.eval_steps": 1}))
-    assert note.endswith("1.73 at most, too little to reach a target; give it at least 4 steps")
-    assert horizon_notes(ppo(**{"training.max_steps": 4})) == []
-    assert horizon_notes(ppo(**{"training.max_steps": 0})) == []
+    chosen = {"algorithm.kl_controller": controller, "training.eval_steps": 1}
+    [note] = horizon_notes(ppo(**chosen, **{"training.max_steps": fewest - 1}))
+    assert note.endswith(
+        f" {factor} at most, too little to reach a target; give it {fewest} steps or more"
+    )
+    assert horizon_notes(ppo(**chosen, **{"training.max_steps": fewest})) == []
+    assert horizon_notes(ppo(**chosen, **{"training.max_steps": 0})) == []
 
 
 def test_an_epochs_horizon_is_held_against_the_steps_it_comes_to(ppo: Make) -> None:
     sweep = ppo(training={"num_train_epochs": 1})
     [note] = horizon_notes(sweep, 64)
-    assert note.startswith("algorithm.kl_horizon: in a trial of 1 step a horizon of 1 moves")
+    assert note.startswith("algorithm.kl_horizon: in a trial of 1 step a horizon of 2 moves")
     assert horizon_notes(sweep, 640) == []
 
 
 def test_searched_rollouts_are_asked_at_their_largest_whose_trials_are_shortest(ppo: Make) -> None:
-    # 30 steps of 64 are 15 of 128, and a horizon of 20 steps of 64 is one of 10.
-    [note] = horizon_notes(ppo({ROLLOUT: [64, 128]}, **{"algorithm.kl_horizon": 20}))
-    assert "in a trial of 15 steps of 128 replies a horizon of 10 moves" in note
-    # 0.2 / (2^(1/15) - 1) = 4.23 of its steps, so 8.4 of those that the spec counts in.
-    assert note.endswith("; set 8.4 or less, or null")
+    # 30 steps of 64 are 15 of 128, and a horizon of 80 steps of 64 is one of 40.
+    [note] = horizon_notes(ppo({ROLLOUT: [64, 128]}, **{"algorithm.kl_horizon": 80}))
+    assert "in a trial of 15 steps of 128 replies a horizon of 40 moves" in note
+    # 13 × log 4 / log 2 = 26 of its steps, so 52 of those that the spec counts in.
+    assert note.endswith("; set 52 or less, or null")
     [note] = horizon_notes(ppo({ROLLOUT: [64, 1024]}, **{"algorithm.kl_horizon": None}))
     assert "in a trial of 2 steps of 1024 replies" in note
 

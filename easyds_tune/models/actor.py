@@ -1,10 +1,9 @@
-"""Policy and value head as one module, so that one forward and one backward serve both."""
+"""The policy as a module that also returns the hidden states a critic reads."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -13,25 +12,18 @@ from easyds_tune.models.generate import unwrap
 from easyds_tune.models.replies import ReplyBatch, forward_inputs, kept
 
 
-class ActorCritic(nn.Module):
-    """A causal language model (the policy) with a value head on its last hidden state.
+class Actor(nn.Module):
+    """A causal language model (the policy) that shows its last hidden states beside its logits.
 
-    The head reads what the language model's own head reads, so it costs one small product and no
-    forward pass of its own. It begins at zero: every state is worth nothing until learnt otherwise,
-    and its first gradients leave the policy's weights alone.
+    The states are what the language model's own head reads, so a critic on them costs no forward
+    pass of its own. They are detached: no loss of a critic can move the policy.
     """
 
-    def __init__(self, policy: nn.Module, *, has_value_head: bool) -> None:
-        """policy: a PEFT model or a plain one. The head is float32, on the policy's device."""
+    def __init__(self, policy: nn.Module, *, shows_states: bool) -> None:
+        """policy: a PEFT model or a plain one."""
         super().__init__()
         self.policy = policy
-        self.value_head: nn.Linear | None = None
-        if has_value_head:
-            head = _output_layer(policy)
-            self.value_head = nn.Linear(head.weight.shape[1], 1, dtype=torch.float32)
-            nn.init.zeros_(self.value_head.weight)
-            nn.init.zeros_(self.value_head.bias)
-            self.value_head.to(unwrap(policy).device)
+        self.shows_states = shows_states
         # DeepSpeed leaves frozen weights out of a checkpoint, but not a tied one's second name.
         self.register_state_dict_post_hook(_without_frozen)
 
@@ -41,14 +33,20 @@ class ActorCritic(nn.Module):
         size: int = unwrap(self.policy).config.get_text_config().vocab_size
         return size
 
-    def forward(self, batch: ReplyBatch) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, vocabulary) that predict the reply's tokens, and the values (B, T) there.
+    @property
+    def state_size(self) -> int:
+        """Numbers in the hidden state of one token."""
+        size: int = _output_layer(self.policy).weight.shape[1]
+        return size
 
-        The value of a state stands where the logits do that choose what comes next. Values are
-        float32; None without a value head.
+    def forward(self, batch: ReplyBatch) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, T, vocabulary) that predict the reply's tokens, and states (B, T, H) there.
+
+        The state that a token is drawn from stands where the logits do that choose it. States are
+        float32, without a gradient; None where they are not shown.
         """
         causal_lm = unwrap(self.policy)
-        if self.value_head is None:
+        if not self.shows_states:
             return kept(causal_lm(**forward_inputs(causal_lm, batch)).logits, batch), None
         seen: list[Tensor] = []
 
@@ -60,9 +58,7 @@ class ActorCritic(nn.Module):
             logits = causal_lm(**forward_inputs(causal_lm, batch)).logits
         finally:
             hook.remove()
-        hidden = kept(seen[0], batch)
-        values: Tensor = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)
-        return kept(logits, batch), values.float()
+        return kept(logits, batch), kept(seen[0], batch).detach().float()
 
 
 def _without_frozen(

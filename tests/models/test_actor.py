@@ -1,4 +1,4 @@
-"""Policy and value head in one forward pass, without dropout, recomputed or not."""
+"""Logits and hidden states from one forward pass, without dropout, recomputed or not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen2ForCausalLM
 
-from easyds_tune.models.actor_critic import ActorCritic, without_dropout
+from easyds_tune.models.actor import Actor, without_dropout
 from easyds_tune.models.replies import reply_batch, reply_logits
 from tests.models.adapters import moved
 
@@ -20,28 +20,24 @@ MakePolicy = Callable[..., Qwen2ForCausalLM]
 
 
 @pytest.fixture
-def actor(make_policy: MakePolicy) -> ActorCritic:
-    """A policy with an adapter that does something, and a value head that says something."""
+def actor(make_policy: MakePolicy) -> Actor:
+    """A policy with an adapter that does something."""
     return with_adapter(make_policy())
 
 
-def with_adapter(base: nn.Module) -> ActorCritic:
+def with_adapter(base: nn.Module) -> Actor:
     torch.manual_seed(3)
     config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    actor = ActorCritic(moved(get_peft_model(base, config), 0.1), has_value_head=True)
-    with torch.no_grad():
-        actor.value_head.weight += torch.randn_like(actor.value_head.weight)
-        actor.value_head.bias += 0.7
-    return actor.eval()
+    return Actor(moved(get_peft_model(base, config), 0.1), shows_states=True).eval()
 
 
-def loss_of(actor: ActorCritic) -> Tensor:
-    logits, values = actor(BATCH)
+def loss_of(actor: Actor) -> Tensor:
+    logits, _ = actor(BATCH)
     tokens = logits.log_softmax(dim=-1).gather(-1, BATCH.tokens[..., None]).squeeze(-1)
-    return torch.where(BATCH.mask, tokens + values.square(), 0.0).sum()
+    return torch.where(BATCH.mask, tokens, 0.0).sum()
 
 
-def gradients(actor: ActorCritic) -> dict[str, Tensor]:
+def gradients(actor: Actor) -> dict[str, Tensor]:
     return {
         name: weight.grad.clone()
         for name, weight in actor.named_parameters()
@@ -50,10 +46,10 @@ def gradients(actor: ActorCritic) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def test_values_are_the_heads_reading_of_the_last_hidden_states(actor: ActorCritic) -> None:
-    logits, values = actor(BATCH)
-    assert values.dtype == torch.float32
-    assert values.shape == BATCH.mask.shape
+def test_states_are_the_last_hidden_ones_before_each_token(actor: Actor) -> None:
+    logits, states = actor(BATCH)
+    assert states.dtype == torch.float32
+    assert states.shape == (*BATCH.mask.shape, actor.state_size)
     width = BATCH.mask.shape[1]
     naive = actor.policy(
         input_ids=BATCH.input_ids,
@@ -63,32 +59,28 @@ def test_values_are_the_heads_reading_of_the_last_hidden_states(actor: ActorCrit
     )
     # The state before a token is read one column earlier.
     hidden = naive.hidden_states[-1][:, -width - 1 : -1]
-    wanted = actor.value_head(hidden).squeeze(-1)
-    torch.testing.assert_close(values[BATCH.mask], wanted[BATCH.mask])
+    torch.testing.assert_close(states[BATCH.mask], hidden[BATCH.mask])
     torch.testing.assert_close(
         logits[BATCH.mask], naive.logits[:, -width - 1 : -1][BATCH.mask], rtol=1e-5, atol=1e-5
     )
 
 
 @torch.no_grad()
-def test_logits_are_the_policys_own_with_a_value_head_and_without(actor: ActorCritic) -> None:
+def test_logits_are_the_policys_own_with_states_and_without(actor: Actor) -> None:
     wanted = reply_logits(actor.policy, BATCH)
     assert torch.equal(actor(BATCH)[0], wanted)
-    logits, values = ActorCritic(actor.policy, has_value_head=False)(BATCH)
+    logits, states = Actor(actor.policy, shows_states=False)(BATCH)
     assert torch.equal(logits, wanted)
-    assert values is None
+    assert states is None
 
 
-def test_every_state_is_worth_nothing_at_the_start(make_policy: MakePolicy) -> None:
-    actor = ActorCritic(make_policy(), has_value_head=True)
-    _, values = actor(BATCH)
-    assert torch.equal(values, torch.zeros(BATCH.mask.shape))
-    values.sum().backward()
-    assert actor.value_head.weight.grad.abs().sum() > 0
-    assert actor.policy.model.layers[0].mlp.up_proj.weight.grad.abs().sum() == 0
+def test_nothing_learnt_from_the_states_reaches_the_policy(actor: Actor) -> None:
+    logits, states = actor(BATCH)
+    assert logits.requires_grad
+    assert not states.requires_grad
 
 
-def test_one_forward_pass_serves_both_and_leaves_no_hook(actor: ActorCritic) -> None:
+def test_one_forward_pass_serves_both_and_leaves_no_hook(actor: Actor) -> None:
     passes: list[nn.Module] = []
     causal_lm = actor.policy.get_base_model()
     counter = causal_lm.model.register_forward_hook(lambda module, *_: passes.append(module))
@@ -98,7 +90,7 @@ def test_one_forward_pass_serves_both_and_leaves_no_hook(actor: ActorCritic) -> 
     assert not any(module._forward_pre_hooks for module in actor.modules())
 
 
-def test_a_forward_pass_that_fails_leaves_no_hook(actor: ActorCritic) -> None:
+def test_a_forward_pass_that_fails_leaves_no_hook(actor: Actor) -> None:
     with pytest.raises(IndexError):
         actor(reply_batch([[5]], [[10**6]], 0, CPU))
     assert not any(module._forward_pre_hooks for module in actor.modules())
@@ -112,21 +104,13 @@ def test_a_state_holds_what_is_trained_and_no_tied_head(make_policy: MakePolicy)
     actor = with_adapter(base)
     trained = {name for name, weight in actor.named_parameters() if weight.requires_grad}
     assert set(actor.state_dict()) == trained
-    assert {name.partition(".")[0] for name in trained} == {"policy", "value_head"}
+    assert {name.partition(".")[0] for name in trained} == {"policy"}
 
 
-def test_the_value_loss_reaches_the_adapter_through_the_hidden_states(actor: ActorCritic) -> None:
-    _, values = actor(BATCH)
-    torch.where(BATCH.mask, values.square(), 0.0).sum().backward()
-    found = gradients(actor)
-    assert {name for name in found if "lora_" in name}
-    assert all(value.abs().sum() > 0 for value in found.values())
-
-
-def test_a_coarser_policy_has_values_in_float32(make_policy: MakePolicy) -> None:
-    actor = ActorCritic(make_policy().bfloat16(), has_value_head=True)
-    logits, values = actor(BATCH)
-    assert (logits.dtype, values.dtype) == (torch.bfloat16, torch.float32)
+def test_a_coarser_policy_has_states_in_float32(make_policy: MakePolicy) -> None:
+    actor = Actor(make_policy().bfloat16(), shows_states=True)
+    logits, states = actor(BATCH)
+    assert (logits.dtype, states.dtype) == (torch.bfloat16, torch.float32)
 
 
 # ---- no dropout, and gradient checkpointing ---------------------------------------------------
@@ -183,7 +167,7 @@ def test_recomputing_changes_neither_loss_nor_gradients_and_drops_nothing_out(
 
 
 def test_without_dropout_and_without_checkpointing_nothing_is_in_training_mode(
-    actor: ActorCritic,
+    actor: Actor,
 ) -> None:
     actor.train()
     without_dropout(actor)
