@@ -10,7 +10,16 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from easyds_tune.spec.algorithm import LARGEST_KL_RATIO, MAX_KL_ERROR, PPOSpec, kl_horizon
+from easyds_tune.spec.algorithm import (
+    CORRECTION,
+    LARGEST_KL_RATIO,
+    MAX_KL_ERROR,
+    PPOSpec,
+    kl_horizon,
+)
+
+PATIENCE = 4
+"""Horizons within which a rising KL may reach its target without a lower coefficient."""
 
 
 class KLController(Protocol):
@@ -46,12 +55,12 @@ class LookAhead:
 
     The square root of the KL is a distance. Adam moves the policy at a nearly constant speed, so
     the distance in `horizon` rollouts is about d + horizon × (d - d before), and its square the KL
-    that is ahead. Each rollout adds one part in `horizon` of log(KL ahead / target) to the
-    coefficient's logarithm.
+    that is ahead. Each rollout adds `CORRECTION` parts in `horizon` of log(KL ahead / target) to
+    the coefficient's logarithm; the ratio is cut off at a factor of 4 either way.
 
-    The ratio is cut off at a factor of 4 either way, which bounds a step to 4^(1 / horizon).
-    Between `low` and `high` there is no integral besides the coefficient itself, so nothing winds
-    up while the policy is on its way or the coefficient stands at a limit.
+    Anti-windup: a policy that nears its target from below is not held back by the penalty, so the
+    coefficient stays where the target is reached within `PATIENCE` horizons. There is no integral
+    besides the coefficient, so nothing winds up at its limits.
 
     target: nats per token. horizon: rollouts, at least 1. low, high: limits of the coefficient.
     """
@@ -72,8 +81,12 @@ class LookAhead:
             return
         ahead = distance + self.horizon * (distance - before)
         ratio = max(ahead, 0.0) ** 2 / self.target
+        later = distance + PATIENCE * self.horizon * (distance - before)
+        if ratio < 1 and later >= math.sqrt(self.target):
+            return
         ratio = min(max(ratio, 1 / LARGEST_KL_RATIO), LARGEST_KL_RATIO)
-        self.coef = min(max(self.coef * ratio ** (1 / self.horizon), self.low), self.high)
+        self.coef *= ratio ** (CORRECTION / self.horizon)
+        self.coef = min(max(self.coef, self.low), self.high)
 
     def state(self) -> dict[str, Any]:
         """Coefficient and last distance."""

@@ -48,7 +48,7 @@ from easyds_tune.algorithms.rollout import (
 )
 from easyds_tune.algorithms.row import ModelContext, Row, TrialInputs
 from easyds_tune.algorithms.stopping import StopAsked, Stopped, never, stoppable
-from easyds_tune.errors import DivergedError
+from easyds_tune.errors import CheckpointError, DivergedError
 from easyds_tune.models.actor import Actor, without_dropout
 from easyds_tune.models.deepspeed import end_of_engine, gathered, release, start_engine
 from easyds_tune.models.lora import give_back
@@ -471,6 +471,11 @@ def _save(learner: Learner, policy: ModelContext, memory: Memory, folder: Path) 
 
 
 def _restore(learner: Learner, memory: Memory, trainer: Path) -> None:
+    if learner.critic is not None and not (trainer / CRITIC).is_file():
+        raise CheckpointError(
+            f"{trainer}: must hold {CRITIC}, the value head, and does not; an earlier version "
+            "wrote this checkpoint: start the sweep again"
+        )
     learner.engine.load_checkpoint(
         str(trainer), tag=ENGINE, load_module_strict=False, load_lr_scheduler_states=False
     )

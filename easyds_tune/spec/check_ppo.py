@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 import os
 
-from easyds_tune.spec.algorithm import LARGEST_KL_RATIO, MAX_KL_ERROR, PPOSpec, kl_horizon
+from easyds_tune.spec.algorithm import (
+    CORRECTION,
+    LARGEST_KL_RATIO,
+    MAX_KL_ERROR,
+    PPOSpec,
+    kl_horizon,
+)
 from easyds_tune.spec.check_sizes import ROLLOUT_SIZE, size_problems
 from easyds_tune.spec.messages import shown
 from easyds_tune.spec.searched import numbers_of, values_of
@@ -102,7 +108,7 @@ def _largest_move(controller: str, horizon: float) -> float:
     """By how much the coefficient's logarithm moves in one step, at most."""
     if controller == "ziegler":
         return math.log1p(MAX_KL_ERROR / horizon)
-    return math.log(LARGEST_KL_RATIO) / horizon
+    return CORRECTION * math.log(LARGEST_KL_RATIO) / horizon
 
 
 def _horizon_for(controller: str, factor: float, steps: int) -> float:
@@ -110,7 +116,7 @@ def _horizon_for(controller: str, factor: float, steps: int) -> float:
     moves = _moves(controller, steps)
     if controller == "ziegler":
         return MAX_KL_ERROR / math.expm1(math.log(factor) / max(moves, 1))
-    return moves * math.log(LARGEST_KL_RATIO) / math.log(factor)
+    return moves * CORRECTION * math.log(LARGEST_KL_RATIO) / math.log(factor)
 
 
 def _dropout_problems(spec: SweepSpec) -> list[str]:

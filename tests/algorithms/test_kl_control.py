@@ -28,8 +28,8 @@ def test_a_trial_gets_the_controller_it_asks_for_with_a_horizon_of_its_budget() 
     assert controller_of(settings(kl_controller="ziegler"), 500) == Ziegler(0.05, 0.1, 10)
     assert controller_of(settings(kl_controller="ziegler"), 3).horizon == 1
     found = controller_of(settings(kl_coef_limit=10), 60)
-    assert found == LookAhead(0.05, 0.1, 5, low=pytest.approx(0.005), high=pytest.approx(0.5))
-    assert [controller_of(settings(), steps).horizon for steps in (3, 60, 5000)] == [2, 5, 20]
+    assert found == LookAhead(0.05, 0.1, 4, low=pytest.approx(0.005), high=pytest.approx(0.5))
+    assert [controller_of(settings(), steps).horizon for steps in (3, 60, 5000)] == [2, 4, 20]
     assert controller_of(settings(kl_horizon=7.0), 500).horizon == 7
 
 
@@ -42,22 +42,26 @@ def test_the_first_rollout_shows_no_movement_and_moves_nothing() -> None:
     assert controller.coef == 1.0
 
 
-def test_a_kl_that_rests_off_its_target_moves_the_coefficient_by_a_horizonth_of_the_error() -> None:
-    controller = look_ahead()
+def test_a_kl_that_rests_off_its_target_moves_the_coefficient_by_two_parts_in_a_horizon() -> None:
+    controller = look_ahead(horizon=4.0)
     for _ in range(2):
         controller.update(0.12)  # three times its target
-    assert controller.coef == pytest.approx(3 ** (1 / 2))
+    assert controller.coef == pytest.approx(3 ** (2 / 4))
     controller.update(0.01)  # heading for less than nothing: cut off at a quarter
-    assert controller.coef == pytest.approx(3 ** (1 / 2) / 4 ** (1 / 2))
+    assert controller.coef == pytest.approx(3 ** (2 / 4) / 4 ** (2 / 4))
+    controller.update(0.01)  # and resting there
+    assert controller.coef == pytest.approx(3 ** (2 / 4) / 4 ** (2 / 4) / 4 ** (2 / 4))
 
 
 def test_a_kl_on_its_way_is_judged_by_where_it_is_heading() -> None:
     controller = look_ahead()
-    for distance in (0.0, 0.05):
-        controller.update(distance**2)  # heading for 0.05 + 2 × 0.05 = 0.15 of 0.2
-    assert controller.coef == pytest.approx(0.75)
-    controller.update(0.15**2)  # heading for 0.15 + 2 × 0.1 = 0.35: too far, though not there yet
-    assert controller.coef == pytest.approx(0.75 * 1.75)
+    for distance in (0.0, 0.01):
+        controller.update(distance**2)  # in four horizons 0.01 + 8 × 0.01 = 0.09 of 0.2: too slow
+    assert controller.coef == pytest.approx(1 / 4)
+    controller.update(0.05**2)  # 0.05 + 8 × 0.04 = 0.37: it will get there by itself
+    assert controller.coef == pytest.approx(1 / 4)
+    controller.update(0.12**2)  # heading for 0.12 + 2 × 0.07 = 0.26: too far, though not there yet
+    assert controller.coef == pytest.approx(1 / 4 * (0.26 / 0.2) ** 2)
 
 
 @pytest.mark.parametrize(("kl", "limit"), [(9.0, 100.0), (0.0, 0.01)])
@@ -100,7 +104,7 @@ def settled(controller: LookAhead | Ziegler, *, weight: float, speed: float) -> 
 def test_a_simulated_policy_meets_its_target_from_a_coefficient_ten_times_off(
     weight: float, speed: float
 ) -> None:
-    ratios = settled(LookAhead(0.15, 0.04, 5, 0.0015, 15), weight=weight, speed=speed)
+    ratios = settled(LookAhead(0.15, 0.04, 4, 0.0015, 15), weight=weight, speed=speed)
     assert 0.7 < sum(ratios[-20:]) / 20 < 1.3
     assert max(ratios[-20:]) < 2
 
@@ -108,7 +112,7 @@ def test_a_simulated_policy_meets_its_target_from_a_coefficient_ten_times_off(
 def test_the_rule_of_ziegler_et_al_swings_where_looking_ahead_does_not() -> None:
     """From a coefficient ten times too low; the horizons are the defaults for 60 rollouts."""
     swings = settled(Ziegler(0.15, 0.04, 1.2), weight=0.3, speed=0.03)[-20:]
-    calm = settled(LookAhead(0.15, 0.04, 5, 0.0015, 15), weight=0.3, speed=0.03)[-20:]
+    calm = settled(LookAhead(0.15, 0.04, 4, 0.0015, 15), weight=0.3, speed=0.03)[-20:]
     assert max(swings) - min(swings) > 2 * (max(calm) - min(calm))
 
 

@@ -275,9 +275,9 @@ def test_one_trials_parameters_have_to_fit_together(ppo: Make) -> None:
         ("ziegler", 1, 2, 1.44),
         ("ziegler", 10, 2, 1.0404),
         ("ziegler", 1, 10**7, math.exp(700)),
-        # By 4^(1 / horizon), in all steps but the first and the last.
-        ("adaptive", 2, 4, 4.0),
-        ("adaptive", 10, 7, 2.0),
+        # By 4^(2 / horizon), in all steps but the first and the last.
+        ("adaptive", 2, 4, 16.0),
+        ("adaptive", 20, 7, 2.0),
         ("adaptive", 1, 1, 1.0),
     ],
 )
@@ -296,8 +296,8 @@ def horizon_notes(sweep: SweepSpec, records: int | None = None) -> list[str]:
     [
         # 30 steps: 1.01^30 = 1.348. Doubling in 30 needs 0.2 / (2^(1/30) - 1) = 8.55.
         ("ziegler", 20, 1.35, 8.5),
-        # 4^(28 / 100) = 1.474. Doubling in 28 needs 28 × log 4 / log 2 = 56.
-        ("adaptive", 100, 1.47, 56),
+        # 4^(2 × 28 / 200) = 1.474. Doubling in 28 needs 2 × 28 × log 4 / log 2 = 112.
+        ("adaptive", 200, 1.47, 112),
     ],
 )
 def test_a_horizon_that_cannot_double_the_coefficient_is_told_with_one_that_can(
@@ -341,11 +341,11 @@ def test_an_epochs_horizon_is_held_against_the_steps_it_comes_to(ppo: Make) -> N
 
 
 def test_searched_rollouts_are_asked_at_their_largest_whose_trials_are_shortest(ppo: Make) -> None:
-    # 30 steps of 64 are 15 of 128, and a horizon of 80 steps of 64 is one of 40.
-    [note] = horizon_notes(ppo({ROLLOUT: [64, 128]}, **{"algorithm.kl_horizon": 80}))
-    assert "in a trial of 15 steps of 128 replies a horizon of 40 moves" in note
-    # 13 × log 4 / log 2 = 26 of its steps, so 52 of those that the spec counts in.
-    assert note.endswith("; set 52 or less, or null")
+    # 30 steps of 64 are 15 of 128, and a horizon of 160 steps of 64 is one of 80.
+    [note] = horizon_notes(ppo({ROLLOUT: [64, 128]}, **{"algorithm.kl_horizon": 160}))
+    assert "in a trial of 15 steps of 128 replies a horizon of 80 moves" in note
+    # 2 × 13 × log 4 / log 2 = 52 of its steps, so 104 of those that the spec counts in.
+    assert note.endswith("; set 104 or less, or null")
     [note] = horizon_notes(ppo({ROLLOUT: [64, 1024]}, **{"algorithm.kl_horizon": None}))
     assert "in a trial of 2 steps of 1024 replies" in note
 
