@@ -34,11 +34,11 @@ _watched: _Watch | None = None
 
 
 def watch(path: Path, floor_seconds: float, factor: float, rank: int = 0) -> None:
-    """Keep a file of this process: JSON of pid, trial, rank and due, always whole.
+    """Keep a file of this process: JSON of pid, trial, rank, written and due, always whole.
 
-    due: unix seconds by when the next sign of life is to come, `floor_seconds` from the last one
-    or `factor` times the longest that it ever took, if that is longer; null while no trial runs,
-    and nothing is due.
+    written, due: seconds of the machine's monotonic clock. due: by when the next sign of life is to
+    come, `floor_seconds` from the last one or `factor` times the longest that it ever took, if that
+    is longer; null while no trial runs, and nothing is due.
     """
     global _watched
     now = time.monotonic()
@@ -82,7 +82,8 @@ def _write(watched: _Watch) -> None:
         "pid": os.getpid(),
         "trial": watched.trial,
         "rank": watched.rank,
-        "due": None if watched.trial is None else time.time() + patience,
+        "written": watched.written_at,
+        "due": None if watched.trial is None else watched.written_at + patience,
     }
     new = watched.path.with_name(watched.path.name + ".new")
     with suppress(OSError):  # a disk that is full must not end what is still running

@@ -28,6 +28,7 @@ from easyds_tune.algorithms.handover import handed_over
 from easyds_tune.algorithms.row import ModelContext, Row, TrialInputs
 from easyds_tune.algorithms.stopping import StopAsked, Stopped, never, stoppable
 from easyds_tune.algorithms.trl_state import Kept, restore, save
+from easyds_tune.drafts import draft_folder
 from easyds_tune.models.deepspeed import end_of_engine, release, tell_gradient_norm
 from easyds_tune.models.generate import without_adapter
 from easyds_tune.models.load import ModelKind
@@ -84,7 +85,7 @@ def rows(
     reference: the start of the trial for full fine-tuning; an adapter is switched off instead.
     evaluate: the algorithm's own metrics on the gathered model, beside the training metrics.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="easyds-trainer-"))
+    scratch = draft_folder(Path(tempfile.gettempdir()) / "easyds-trainer")
     with end_of_engine(scratch):
         arguments = config_class(**training_arguments(spec, inputs, scratch), **config)
         built = trainer_class(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from easyds_tune.cli.common import add_name_arguments
+from easyds_tune.cli.common import add_name_arguments, whole_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,11 +18,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the winner; exit code 3 where no trial is fit to win."""
     from easyds_tune.results.best import best_json
     from easyds_tune.results.finals import settle
-    from easyds_tune.results.load import find_sweep, load_sweep_record
+    from easyds_tune.results.load import find_sweep
     from easyds_tune.results.why import reasons
 
     folder = find_sweep(args.name, args.results)
-    record = load_sweep_record(folder)
+    record = whole_record(folder)
     best = best_json(record)
     winner = best["winner"]
     if args.json:

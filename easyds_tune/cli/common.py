@@ -7,6 +7,10 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from easyds_tune.journal.replay import SweepRecord
 
 
 def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +38,25 @@ def add_name_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that holds the sweeps (default: results)",
     )
+
+
+def whole_record(folder: Path) -> SweepRecord:
+    """A sweep's record without contenders that do not verify on disk; warns of each of these."""
+    from easyds_tune.redact import redact
+    from easyds_tune.results.load import load_sweep_record
+    from easyds_tune.results.verified import loss_notes, verified
+
+    before = load_sweep_record(folder)
+    record, losses = verified(before, folder)
+    for note in loss_notes(before, record, losses):
+        print(f"warning: {redact(note)}", file=sys.stderr)
+    if losses:
+        print(
+            f"bring the files back, then {to_type('repair', folder)}; the same command writes "
+            "best.json without them. Or train again: easyds-tune train SPEC --params ...",
+            file=sys.stderr,
+        )
+    return record
 
 
 def to_type(command: str, folder: Path) -> str:

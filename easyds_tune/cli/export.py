@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easyds_tune.cli.common import add_name_arguments
+from easyds_tune.cli.common import add_name_arguments, whole_record
 from easyds_tune.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export the winner and say what was verified; exit code 3 where no trial is fit to win."""
     from easyds_tune.results.finals import find_best
-    from easyds_tune.results.load import find_sweep, load_sweep_record
+    from easyds_tune.results.load import find_sweep
     from easyds_tune.results.resolved import load_resolved
 
     folder = find_sweep(args.name, args.results)
-    record = load_sweep_record(folder)
+    record = whole_record(folder)
     resolved = load_resolved(folder)
     winner = find_best(record)
     if winner is None or winner.checkpoint is None:

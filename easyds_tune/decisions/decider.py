@@ -162,8 +162,8 @@ class Decider:
     def _is_undecided(self, trial: TrialRecord) -> bool:
         """Whether nothing was decided on the newest report; one without its checkpoint is made
         again."""
-        known = trial.step in trial.checkpoints or trial.step in trial.collected
-        return trial.id == self.record.undecided or not known
+        known = trial.checkpoints.keys() | trial.collected | trial.lost.keys()
+        return trial.id == self.record.undecided or trial.step not in known
 
     def _newest(self, trial_id: str) -> int:
         return self.record.trials[trial_id].step
@@ -173,11 +173,14 @@ class Decider:
         found = inspect(trial, self.record.objectives, self.rules.bounds)
         return found is not None and found.state is not None
 
-    def stop_event(self, now: float) -> StopEvent | None:
-        """The event to write once a limit is met, before anything else is asked; else None."""
+    def stop_event(self, ran: float) -> StopEvent | None:
+        """The event to write once a limit is met, before anything else is asked; else None.
+
+        ran: seconds for which drivers have run the sweep by now.
+        """
         if self.record.stopped is not None:
             return None
-        reason = self._limits.reason(now)
+        reason = self._limits.reason(ran)
         return None if reason is None else StopEvent(reason)
 
     def _searched(self) -> int:

@@ -23,21 +23,24 @@ class Limits:
         self._record = record
         self._values: dict[str, float | None] = {}
 
-    def reason(self, now: float) -> str | None:
-        """Why the search ends, in words; None while it does not. `now` in unix seconds."""
-        return self.used_up(now) or self._failed_alike()
+    def reason(self, ran: float) -> str | None:
+        """Why the search ends, in words; None while it does not. ran: see `used_up`."""
+        return self.used_up(ran) or self._failed_alike()
 
-    def used_up(self, now: float) -> str | None:
-        """Which limit is met, in words; None while there is none. `now` in unix seconds."""
+    def used_up(self, ran: float) -> str | None:
+        """Which limit is met, in words; None while there is none.
+
+        ran: seconds for which drivers have run the sweep by now.
+        """
         stop, record = self._stop, self._record
         if stop.tokens is not None and (used := tokens_used(record)) >= stop.tokens:
             return f"{used} tokens were trained on, the limit is {stop.tokens}"
         if stop.hours is not None:
-            hours = (now - record.created - record.away) / 3600
+            hours = ran / 3600
             if hours >= stop.hours:
                 return f"the sweep ran for {hours:.3g} hours, the limit is {stop.hours:g}"
         if stop.gpu_hours is not None:
-            hours = max(self._gpus, 1.0) * seconds_used(record, now) / 3600
+            hours = max(self._gpus, 1.0) * seconds_used(record, ran) / 3600
             if hours >= stop.gpu_hours:
                 return f"{hours:.3g} GPU hours were used, the limit is {stop.gpu_hours:g}"
         if stop.no_improvement is not None:
@@ -111,11 +114,11 @@ def tokens_used(record: SweepRecord) -> int:
     )
 
 
-def seconds_used(record: SweepRecord, now: float) -> float:
-    """Seconds that slots were busy, running trials included."""
+def seconds_used(record: SweepRecord, ran: float) -> float:
+    """Seconds that slots were busy, running trials included; `ran` as for the limits."""
     total = 0.0
     for trial in record.trials.values():
         total += trial.seconds
         if trial.state is TrialState.RUNNING and trial.resumed is not None:
-            total += max(0.0, now - trial.resumed)
+            total += max(0.0, ran - trial.resumed_ran)
     return total

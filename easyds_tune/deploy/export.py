@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from easyds_tune.deploy.verify import (
     refuse_other_text,
     rms_difference,
 )
+from easyds_tune.drafts import draft_folder
 from easyds_tune.errors import ExportError, SpecError
 from easyds_tune.models.load import ModelKind, load_model
 from easyds_tune.models.start import load_start_tokenizer, start_of
@@ -182,12 +182,12 @@ def _whole_or_nothing(to: Path) -> Iterator[Path]:
     made = [parent for parent in to.parents if not parent.exists()]
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+        folder = draft_folder(to)
     except OSError as error:
         raise SpecError([f"--to: cannot write to {to.parent}: {error.strerror}"]) from error
     try:
         yield folder
-        # What mkdtemp and safetensors make is for this user alone; a service reads as another.
+        # What draft_folder and safetensors make is for this user alone; a service reads as another.
         for path in folder.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
         folder.chmod(0o755)

@@ -173,6 +173,31 @@ class CollectEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class LostEvent:
+    """A checkpoint is missing or damaged: `problem` says which, after "is". It wins nothing until a
+    RestoreEvent. Its files, if any, stay as they are.
+    """
+
+    trial: str
+    step: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreEvent:
+    """A checkpoint that the journal had lost, or never named, is whole on disk.
+
+    Fields as in CheckpointEvent. Checkpoints of later steps stay.
+    """
+
+    trial: str
+    step: int
+    path: str
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class FinishEvent:
     """A trial stopped running, for good or (`INTERRUPTED`) for now, after `seconds` of work.
 
@@ -248,6 +273,8 @@ Event = (
     | CheckpointEvent
     | DecideEvent
     | CollectEvent
+    | LostEvent
+    | RestoreEvent
     | FinishEvent
     | ResumeEvent
     | StopEvent
@@ -265,6 +292,8 @@ _KINDS: dict[str, type[Event]] = {
     "checkpoint": CheckpointEvent,
     "decide": DecideEvent,
     "collect": CollectEvent,
+    "lost": LostEvent,
+    "restore": RestoreEvent,
     "finish": FinishEvent,
     "resume": ResumeEvent,
     "stop": StopEvent,
@@ -277,14 +306,18 @@ _NAMES: dict[type[Event], str] = {kind: name for name, kind in _KINDS.items()}
 
 
 class Entry(NamedTuple):
-    """One line of the journal: its place, when it was written (unix seconds), what happened."""
+    """One line of the journal: its place, when it was written (unix seconds), what happened.
+
+    up: seconds since its writer opened the journal, by a monotonic clock; None in older journals.
+    """
 
     seq: int
     time: float
     event: Event
+    up: float | None = None
 
 
-def encode_line(seq: int, time: float, event: Event) -> bytes:
+def encode_line(seq: int, time: float, event: Event, up: float | None = None) -> bytes:
     """Return the journal line of an event, newline included.
 
     Raises:
@@ -295,13 +328,19 @@ def encode_line(seq: int, time: float, event: Event) -> bytes:
         fields = {"trial": event.trial, "step": event.step, "metrics": metrics}
     else:
         fields = asdict(event)
-    payload = {"seq": seq, "time": time, "event": _NAMES[type(event)], **fields}
+    clock = {} if up is None else {"up": up}
+    payload = {"seq": seq, "time": time, **clock, "event": _NAMES[type(event)], **fields}
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     try:
         body = text[1:].encode()
     except UnicodeEncodeError:
         body = _HALF_PAIR.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text[1:]).encode()
     return _HEAD % zlib.crc32(body) + body + b"\n"
+
+
+def has_other_end(line: bytes) -> bool:
+    """Whether a line is whole but for its end, CR LF in place of LF."""
+    return line.endswith(b"\r\n") and checksum_holds(line[:-2] + b"\n")
 
 
 def checksum_holds(line: bytes) -> bool:
@@ -320,7 +359,8 @@ def decode_line(line: bytes) -> Entry:
         kind = payload["event"]
         if kind in _WRITTEN_BY_PEOPLE:
             payload = json.loads(line)
-        return Entry(payload["seq"], payload["time"], _decode_event(kind, payload))
+        up = payload.pop("up", None)
+        return Entry(payload["seq"], payload["time"], _decode_event(kind, payload), up)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise JournalError(
             f"a journal line must be an event of schema version {SCHEMA_VERSION}, got "

@@ -15,6 +15,7 @@ from easyds_tune.journal.events import (
     SweepEvent,
     checksum_holds,
     decode_line,
+    has_other_end,
 )
 
 
@@ -22,7 +23,7 @@ class JournalReader:
     """Iterate over the whole entries of a journal; iterate again for those appended since.
 
     After each pass `torn_bytes` says how many bytes at the end were left out: 0, or the length of
-    a line still being written, torn by a crash, or damaged with nothing whole behind it.
+    one line: still being written, torn by a crash, or damaged.
     `lines` and `whole_bytes` count what was yielded so far.
     """
 
@@ -36,8 +37,8 @@ class JournalReader:
         """Yield entries not yielded before, in order.
 
         Raises:
-            JournalError: a line is damaged while a later one is whole, a line is missing, or the
-                file is not a journal of this schema version.
+            JournalError: a line is damaged that is not the last, a line is missing, lines end in
+                CR LF, or the file is not a journal of this schema version.
         """
         self.torn_bytes = 0
         with self.path.open("rb") as stream:
@@ -66,16 +67,26 @@ class JournalReader:
         return entry
 
     def _measure_tail(self, bad_line: bytes, rest: BinaryIO) -> int:
-        """Bytes from the bad line to the end; an error if a whole line follows it."""
-        length = len(bad_line)
+        """Bytes of the bad line, which must be the last: a torn write leaves no more than one."""
+        if has_other_end(bad_line):
+            raise JournalError(
+                f"{self._place()}: lines must end in LF, and this one ends in CR LF: a program "
+                f"changed the line ends; {repair_offer(self.path)}"
+            )
+        bad = 1
         for line in rest:
             if checksum_holds(line):
                 raise JournalError(
                     f"{self._place()}: a line in the middle must match its checksum, and this one "
                     f"does not although whole lines follow; {repair_offer(self.path)}"
                 )
-            length += len(line)
-        return length
+            bad += 1
+        if bad > 1:
+            raise JournalError(
+                f"{self._place()}: every line but the last must match its checksum, and the last "
+                f"{bad} do not: this is damage, not a torn write; {repair_offer(self.path)}"
+            )
+        return len(bad_line)
 
     def _place(self) -> str:
         return f"{self.path}:{self.lines + 1}"

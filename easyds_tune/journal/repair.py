@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from easyds_tune.drafts import draft_of, remove_dead_drafts
 from easyds_tune.errors import JournalError
 from easyds_tune.journal.events import (
     LINE_START,
@@ -21,8 +22,8 @@ from easyds_tune.journal.events import (
     decode_line,
     encode_line,
 )
-from easyds_tune.journal.reader import check_first
-from easyds_tune.journal.replay import SweepRecord
+from easyds_tune.journal.reader import JournalReader, check_first
+from easyds_tune.journal.replay import SweepRecord, read_record
 from easyds_tune.journal.writer import JournalWriter, sync_folder
 
 
@@ -32,44 +33,53 @@ class Repair:
 
     torn_bytes: cut off its end. lost: the first and the last line, from 1, of each stretch of
     events that are no more. damaged: where the journal is kept as it was, None where its middle
-    was whole.
+    was whole. other_ends: lines that ended in CR LF. torn: where a torn end is kept that was all
+    that was wrong.
     """
 
     record: SweepRecord
     torn_bytes: int = 0
     lost: list[tuple[int, int]] = field(default_factory=list)
     damaged: Path | None = None
+    other_ends: int = 0
+    torn: Path | None = None
 
     def __str__(self) -> str:
         """In words, for a person and for the journal itself."""
         tail = f"{self.torn_bytes} bytes of a torn end were cut off" if self.torn_bytes else ""
         if self.damaged is None:
-            return tail or "nothing was wrong"
+            return f"{tail} and kept in {self.torn.name}" if self.torn else "nothing was wrong"
         count = sum(last - first + 1 for first, last in self.lost)
         places = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in self.lost)
         found = f"{count} of its lines are lost ({places})" if count else "no line is lost"
+        ends = f"{self.other_ends} lines end in LF now, not in CR LF" if self.other_ends else ""
         kept = f"as it was, the journal is {self.damaged.name}"
-        return "; ".join(part for part in (found, tail, kept) if part)
+        return "; ".join(part for part in (ends, found, tail, kept) if part)
 
 
 def repair(path: Path) -> Repair:
     """Make the journal at `path` whole; the caller holds the sweep's lock.
 
-    A torn end is cut off. After damage in the middle every whole line is kept that still applies:
-    not what a trial did whose suggestion is lost. The journal as it was stays beside it, as
-    ``journal.damaged-1.jsonl``, and a note at its end says what happened.
+    A torn end is cut off and kept as ``journal.torn-1.jsonl``. After other damage every whole line
+    is kept that still applies: not what a trial did whose suggestion is lost. CR LF becomes LF. The
+    journal as it was stays beside it, as ``journal.damaged-1.jsonl``, and a note at its end says
+    what happened.
 
     Raises:
         JournalError: nothing can be saved without the first line; or two whole lines contradict
             each other; or a newer release wrote it. Nothing was changed.
         OSError: there is no room beside the journal, or it cannot be written.
     """
+    remove_dead_drafts(path)
+    reader = JournalReader(path)
     try:
-        writer, record = JournalWriter.open(path)
+        record = read_record(reader)
     except JournalError:
         return _mend(path)
-    writer.close()
-    return Repair(record, record.torn_bytes)
+    kept = _keep_torn(reader) if reader.torn_bytes else None
+    JournalWriter.open(path)[0].close()
+    record.torn_bytes = 0
+    return Repair(record, reader.torn_bytes, torn=kept)
 
 
 class _Line(NamedTuple):
@@ -80,13 +90,13 @@ class _Line(NamedTuple):
 
 
 def _mend(path: Path) -> Repair:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = draft_of(path)
     try:
         with path.open("rb") as damaged, draft.open("wb") as stream:
-            lines, torn_bytes = _whole_lines(path, damaged)
+            lines, torn_bytes, other_ends = _whole_lines(path, damaged)
             record, kept = _copy(path, damaged, lines, stream)
             lost = _gaps(kept, end=max(lines) + 1)
-            done = Repair(record, torn_bytes, lost, _keep_original(path))
+            done = Repair(record, torn_bytes, lost, _keep_original(path), other_ends)
             # At the time of the last event, so that what passed since counts as away.
             note = Entry(len(kept), record.updated, NoteEvent(f"the journal was repaired: {done}"))
             stream.write(encode_line(*note))
@@ -100,20 +110,24 @@ def _mend(path: Path) -> Repair:
     return done
 
 
-def _whole_lines(path: Path, damaged: BinaryIO) -> tuple[dict[int, _Line], int]:
-    """The whole lines by their seq, and how many bytes follow the last one in the file."""
+def _whole_lines(path: Path, damaged: BinaryIO) -> tuple[dict[int, _Line], int, int]:
+    """The whole lines by their seq, how many bytes follow the last one in the file, and how many
+    of them end in CR LF."""
     lines: dict[int, _Line] = {}
-    end = whole_until = 0
+    end = whole_until = other_ends = 0
     for number, text in enumerate(damaged, start=1):
         end += len(text)
-        whole = _whole_part(text)
+        line = _with_own_end(text)
+        whole = _whole_part(line)
         if whole is None:
             continue
+        other_ends += line != text
         try:
             seq = decode_line(whole).seq
         except JournalError as error:
             raise JournalError(f"{path}:{number}: {error}") from error
-        found = _Line(end - len(whole), len(whole))
+        length = len(whole) + len(text) - len(line)
+        found = _Line(end - length, length)
         known = lines.setdefault(seq, found)
         if known is not found and _read(damaged, known) != whole:
             raise JournalError(
@@ -121,7 +135,12 @@ def _whole_lines(path: Path, damaged: BinaryIO) -> tuple[dict[int, _Line], int]:
                 "lines that differ: two drivers wrote; remove the lines of one by hand"
             )
         whole_until = end
-    return lines, end - whole_until
+    return lines, end - whole_until, other_ends
+
+
+def _with_own_end(text: bytes) -> bytes:
+    """A line with LF at its end where CR LF stands."""
+    return text[:-2] + b"\n" if text.endswith(b"\r\n") else text
 
 
 def _whole_part(text: bytes) -> bytes | None:
@@ -159,7 +178,7 @@ def _copy(
 
 
 def _read(damaged: BinaryIO, line: _Line) -> bytes:
-    return os.pread(damaged.fileno(), line.length, line.offset)
+    return _with_own_end(os.pread(damaged.fileno(), line.length, line.offset))
 
 
 def _gaps(kept: list[int], end: int) -> list[tuple[int, int]]:
@@ -173,8 +192,32 @@ def _gaps(kept: list[int], end: int) -> list[tuple[int, int]]:
 
 def _keep_original(path: Path) -> Path:
     """Give the damaged file a second name: there is a journal at every moment."""
-    count = 1
-    while (name := path.with_name(f"{path.stem}.damaged-{count}{path.suffix}")).exists():
-        count += 1
+    name = _free_name(path, "damaged")
+    before = _numbered(path, "damaged", int(name.stem.rpartition("-")[2]) - 1)
+    if before.exists() and before.samefile(path):  # by a repair that was killed
+        return before
     os.link(path, name)  # raises where the name was taken in between
     return name
+
+
+def _keep_torn(reader: JournalReader) -> Path:
+    """Copy what the reader left out at the journal's end into a file of its own."""
+    name = _free_name(reader.path, "torn")
+    with reader.path.open("rb") as journal, name.open("xb") as copy:
+        journal.seek(reader.whole_bytes)
+        copy.write(journal.read())
+        copy.flush()
+        os.fsync(copy.fileno())
+    sync_folder(name.parent)
+    return name
+
+
+def _free_name(path: Path, what: str) -> Path:
+    count = 1
+    while (name := _numbered(path, what, count)).exists():
+        count += 1
+    return name
+
+
+def _numbered(path: Path, what: str, number: int) -> Path:
+    return path.with_name(f"{path.stem}.{what}-{number}{path.suffix}")

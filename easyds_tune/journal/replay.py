@@ -20,9 +20,11 @@ from easyds_tune.journal.events import (
     FinalistEvent,
     FinalsEvent,
     FinishEvent,
+    LostEvent,
     NoteEvent,
     Objective,
     ReportEvent,
+    RestoreEvent,
     ResumeEvent,
     Source,
     StartEvent,
@@ -40,6 +42,14 @@ class Interruption(NamedTuple):
 
     step: int
     error: TrialError
+
+
+class LostCheckpoint(NamedTuple):
+    """A checkpoint that is missing or damaged; `digest` of its manifest, empty where unknown."""
+
+    path: str
+    digest: str
+    problem: str
 
 
 class Report(NamedTuple):
@@ -88,11 +98,15 @@ class TrialRecord:
     digests: dict[int, str] = field(default_factory=dict)  # step -> of its manifest
     final_only: set[int] = field(default_factory=set)  # steps whose trainer state was deleted
     collected: set[int] = field(default_factory=set)  # steps whose checkpoint was deleted
+    lost: dict[int, LostCheckpoint] = field(
+        default_factory=dict
+    )  # step -> one that does not verify
     decisions: list[DecideEvent] = field(default_factory=list)
     error: TrialError | None = None
     failures: list[Interruption] = field(default_factory=list)  # those that were not the end
     started: float | None = None
     resumed: float | None = None  # when its newest attempt began
+    resumed_ran: float = 0.0  # the sweep's `ran` then
     ended: float | None = None
     seconds: float = 0.0
     suggested_seq: int = 0
@@ -119,12 +133,28 @@ class TrialRecord:
     def add_checkpoint(self, event: CheckpointEvent) -> None:
         """A checkpoint is whole on disk; those of later steps belong to an attempt given up."""
         self._forget_after(event.step)
+        self._keep(event)
+
+    def restore(self, event: RestoreEvent) -> None:
+        """A checkpoint that was lost is whole on disk again."""
+        self._keep(event)
+        self.checkpoints = dict(sorted(self.checkpoints.items()))
+
+    def lose(self, step: int, problem: str) -> None:
+        """A checkpoint is missing or damaged."""
+        if step in self.checkpoints:
+            digest = "" if step in self.final_only else self.digests[step]
+            self.lost[step] = LostCheckpoint(self.checkpoints[step], digest, problem)
+            self.forget(step)
+
+    def _keep(self, event: CheckpointEvent | RestoreEvent) -> None:
         self.checkpoints[event.step] = event.path
         self.sizes[event.step] = event.bytes
         self.largest = max(self.largest, event.bytes)
         self.digests[event.step] = event.digest
         self.final_only.discard(event.step)
         self.collected.discard(event.step)
+        self.lost.pop(event.step, None)
 
     def resumable(self) -> list[int]:
         """Steps whose checkpoints the trial can go on from, newest first."""
@@ -140,13 +170,18 @@ class TrialRecord:
     def _forget_after(self, step: int) -> None:
         if self.reports and self.reports[-1].step > step:
             self.collected = {earlier for earlier in self.collected if earlier <= step}
+            self.lost = {earlier: lost for earlier, lost in self.lost.items() if earlier <= step}
         while self.checkpoints and (last := next(reversed(self.checkpoints))) > step:
             self.forget(last)
 
 
 @dataclass(slots=True)
 class SweepRecord:
-    """A sweep so far. `updated` is the time of its newest event, in unix seconds."""
+    """A sweep so far. `updated` is the time of its newest event, in unix seconds.
+
+    `ran` is for how many seconds drivers have run it, as of its newest event: by the monotonic
+    clocks of its writers, or by the wall clock in journals without them.
+    """
 
     name: str
     algorithm: str
@@ -160,7 +195,7 @@ class SweepRecord:
     notes: list[str] = field(default_factory=list)
     bounds: tuple[Bound, ...] = ()
     objectives: tuple[Objective, ...] = ()  # all of them; `objective` is the first
-    away: float = 0.0  # seconds in which no driver ran
+    ran: float = 0.0
     resumed_seq: int = 0  # the line in which the newest driver took the sweep up
     undecided: str | None = None  # the trial whose report is the newest thing that happened
     stopped: str | None = None  # the limit that ended the search, in words
@@ -168,6 +203,8 @@ class SweepRecord:
     finalists: list[FinalistEvent] = field(default_factory=list)  # those judged so far
     final: FinalEvent | None = None
     torn_bytes: int = 0  # left out at the end of the journal when it was read
+    _up: float = 0.0  # of the newest entry
+    _ran_before: float = 0.0  # what `ran` was when the newest writer's `up` was 0
     _metric_names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -193,6 +230,8 @@ class SweepRecord:
             objectives=event.objectives or (event.objective,),
             created=event.created,
             updated=entry.time,
+            _up=entry.up or 0.0,
+            _ran_before=-(entry.up or 0.0),
         )
 
     @property
@@ -207,6 +246,7 @@ class SweepRecord:
             JournalError: the event cannot follow what came before, such as a report of a trial
                 that was never suggested; the record is as it was.
         """
+        ran = self._ran_by(entry)
         match entry.event:
             case ReportEvent() as event:  # most lines are one of these two
                 self._trial(event.trial, entry).add_report(self._pack(event, entry))
@@ -214,6 +254,10 @@ class SweepRecord:
                 self._trial(event.trial, entry).add_checkpoint(event)
             case CollectEvent() as event:
                 self._collect(event, entry)
+            case LostEvent() as event:
+                self._trial(event.trial, entry).lose(event.step, event.problem)
+            case RestoreEvent() as event:
+                self._trial(event.trial, entry).restore(event)
             case ResumeEvent() as event:
                 self._resume(event, entry)
             case DecideEvent() as event:
@@ -242,7 +286,22 @@ class SweepRecord:
             case SweepEvent():
                 raise JournalError(f"event {entry.seq}: a sweep begins once, got a second start")
         self._note_undecided(entry.event)
-        self.updated = entry.time
+        self.updated, self.ran = entry.time, ran
+        if entry.up is not None:
+            self._up, self._ran_before = entry.up, ran - entry.up
+
+    def ran_at(self, up: float) -> float:
+        """`ran` now, `up` seconds after the newest writer opened the journal."""
+        return max(self.ran, self._ran_before + up)
+
+    def _ran_by(self, entry: Entry) -> float:
+        """`ran` at an entry. What passed before a driver resumed the sweep does not count."""
+        if isinstance(entry.event, ResumeEvent):
+            return self.ran
+        if entry.up is None:
+            return self.ran + max(0.0, entry.time - self.updated)
+        is_new_writer = entry.up < self._up
+        return self.ran if is_new_writer else self.ran_at(entry.up)
 
     def _note_undecided(self, event: Event) -> None:
         """A report waits for its decision until anything happens that is not part of it."""
@@ -252,6 +311,8 @@ class SweepRecord:
             case CheckpointEvent(trial=trial) | DecideEvent(trial=trial) if trial == self.undecided:
                 pass
             case ResumeEvent() | CollectEvent() | NoteEvent() | StopEvent():
+                pass
+            case LostEvent() | RestoreEvent():
                 pass
             case _:
                 self.undecided = None
@@ -268,11 +329,10 @@ class SweepRecord:
             trial.sizes[event.step] = event.bytes
 
     def _resume(self, event: ResumeEvent, entry: Entry) -> None:
-        self.away += max(0.0, entry.time - self.updated)
         for trial in self.trials.values():
             if trial.state is TrialState.RUNNING and trial.resumed is not None:
                 # It died with its driver, which came to write no end of it.
-                trial.seconds += max(0.0, self.updated - trial.resumed)
+                trial.seconds += self.ran - trial.resumed_ran
                 trial.resumed = None
         self.num_trials = event.num_trials
         self.stopped = None  # a limit that is still met says so again
@@ -307,7 +367,7 @@ class SweepRecord:
         trial.state = TrialState.RUNNING
         trial.attempt = event.attempt
         trial.error = trial.ended = trial.ended_seq = None
-        trial.resumed = entry.time
+        trial.resumed, trial.resumed_ran = entry.time, self._ran_by(entry)
         if trial.started is None:
             trial.started = entry.time
 

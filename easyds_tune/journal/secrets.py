@@ -7,6 +7,7 @@ from dataclasses import replace
 from easyds_tune.journal.events import (
     Event,
     FinishEvent,
+    LostEvent,
     NoteEvent,
     ResumeEvent,
     StopEvent,
@@ -22,6 +23,8 @@ def without_secrets(event: Event) -> Event:
             return NoteEvent(redact(text))
         case StopEvent(reason=reason):
             return StopEvent(redact(reason))
+        case LostEvent(problem=problem):
+            return replace(event, problem=redact(problem))
         case ResumeEvent(changes=changes):
             return replace(event, changes=[redact(change) for change in changes])
         case FinishEvent(error=TrialError() as error):

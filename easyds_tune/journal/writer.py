@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from easyds_tune.drafts import remove_dead_drafts
 from easyds_tune.errors import SweepError
 from easyds_tune.journal.events import Entry, Event, SweepEvent, decode_line, encode_line
 from easyds_tune.journal.reader import JournalReader
@@ -27,6 +28,12 @@ class JournalWriter:
         self._stream = stream
         self._next_seq = next_seq
         self._whole_bytes = whole_bytes
+        self._opened = time.monotonic()
+
+    @property
+    def up(self) -> float:
+        """Seconds since the journal was opened, whatever becomes of the wall clock."""
+        return round(time.monotonic() - self._opened, 3)
 
     @classmethod
     def create(cls, path: Path, first: SweepEvent) -> tuple[JournalWriter, Entry]:
@@ -56,6 +63,7 @@ class JournalWriter:
         """
         reader = JournalReader(path)
         record = read_record(reader)
+        remove_dead_drafts(path)  # of a repair that was killed
         stream = open(path, "r+b", buffering=0)  # noqa: SIM115 - closed by close()
         writer = cls(stream, next_seq=reader.lines, whole_bytes=reader.whole_bytes)
         try:
@@ -76,7 +84,8 @@ class JournalWriter:
             ValueError: a number outside `metrics` is not finite.
             OSError: the disk refused, as when it is full.
         """
-        line = encode_line(self._next_seq, round(time.time(), 6), without_secrets(event))
+        now = round(time.time(), 6)
+        line = encode_line(self._next_seq, now, without_secrets(event), self.up)
         # Read back, so that the driver's own record holds exactly what a replay will hold.
         entry = decode_line(line)
         if self._stream.tell() != self._whole_bytes:

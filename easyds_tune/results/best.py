@@ -21,15 +21,16 @@ from easyds_tune.results.pareto import pareto_front
 from easyds_tune.results.ranking import (
     RankedTrial,
     find_default,
-    find_winner,
+    find_search_winner,
     rank,
+    rivals_of,
     stderr_name,
 )
+from easyds_tune.results.verified import RUNNERS_UP, verified
 from easyds_tune.results.why import difference_of, nearest_miss, reasons
 
 BEST_NAME = "best.json"
 SCHEMA_VERSION = 2
-_RUNNERS_UP = 3
 
 
 def best_json(record: SweepRecord) -> dict[str, Any]:
@@ -55,8 +56,12 @@ def best_json(record: SweepRecord) -> dict[str, Any]:
 
 
 def write_best(record: SweepRecord, folder: Path) -> Path:
-    """Write `best.json` into the sweep's folder, whole or not at all, and return its path."""
+    """Write `best.json` into the sweep's folder, whole or not at all, and return its path.
+
+    Every checkpoint that it names is verified now.
+    """
     path = folder / BEST_NAME
+    record, _ = verified(record, folder)
     text = json.dumps(best_json(record), ensure_ascii=False, indent=2, allow_nan=False)
     with replacing(path) as draft:
         draft.write_text(text + "\n", encoding="utf-8")
@@ -76,7 +81,7 @@ def _by_finals(record: SweepRecord, settled: Settled) -> dict[str, Any]:
         "default": describe(settled.default),
         "gain_over_default": _gain(settled.over_default),
         "gain_over_runner_up": _gain(settled.over_runner_up),
-        "runners_up": [describe(rival) for rival in rivals[:_RUNNERS_UP]],
+        "runners_up": [describe(rival) for rival in rivals[:RUNNERS_UP]],
         "nearest_miss": describe(settled.nearest_miss),
     }
 
@@ -84,8 +89,8 @@ def _by_finals(record: SweepRecord, settled: Settled) -> dict[str, Any]:
 def _by_search(record: SweepRecord) -> dict[str, Any]:
     """Who has the best report, and by how much, as the search measured it."""
     ranking = rank(record)
-    winner, default = find_winner(ranking), find_default(ranking)
-    rivals = [ranked for ranked in ranking if ranked.is_fit and ranked is not winner]
+    winner, default = find_search_winner(record, ranking), find_default(ranking)
+    rivals = rivals_of(ranking, winner)
     # A default that failed or broke a bound is no measure, whatever it scored.
     measure = default if default is not None and default.is_fit else None
     nearest = nearest_miss(ranking)
@@ -99,7 +104,7 @@ def _by_search(record: SweepRecord) -> dict[str, Any]:
         "default": None if default is None else _describe_ranked(default),
         "gain_over_default": gain(measure),
         "gain_over_runner_up": gain(rivals[0] if rivals else None),
-        "runners_up": [] if winner is None else [_describe_ranked(o) for o in rivals[:_RUNNERS_UP]],
+        "runners_up": [] if winner is None else [_describe_ranked(o) for o in rivals[:RUNNERS_UP]],
         "nearest_miss": None if nearest is None else _describe_ranked(nearest),
     }
 
@@ -111,7 +116,7 @@ def _describe_finalist(finalist: Finalist, metric: str) -> dict[str, Any]:
     for name, measured in {**finalist.metrics, metric: finalist.reported}.items():
         metrics[name] = {**_measured(measured), "search": metrics.get(name)}
     return {
-        **_place(finalist.trial, finalist.step, finalist.checkpoint),
+        **_place(finalist.trial, finalist.step, finalist.trial.checkpoints.get(finalist.step)),
         **_measured(finalist.reported),
         "search": {"value": finalist.search, "stderr": finalist.search_stderr},
         "trainings": list(finalist.trainings),

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from easyds_tune.drafts import draft_of, remove_dead_drafts
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -14,7 +16,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     After an exception the temporary file is gone and `path` is as it was.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_dead_drafts(path)
+    draft = draft_of(path)
     try:
         yield draft
         with draft.open("rb") as stream:

@@ -18,7 +18,12 @@ from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import FinalistEvent
 from easyds_tune.journal.replay import Report, SweepRecord, TrialRecord
 from easyds_tune.results.bootstrap import Estimate, Sample, difference, estimate
-from easyds_tune.results.ranking import DEFAULT_TRIAL_NUMBER, find_winner, rank, stderr_name
+from easyds_tune.results.ranking import (
+    DEFAULT_TRIAL_NUMBER,
+    find_search_winner,
+    rank,
+    stderr_name,
+)
 
 PICKING, REPORTING = 0, 1
 """Offset of the prompts of each half."""
@@ -80,14 +85,16 @@ class Settled:
 def settle(record: SweepRecord) -> Settled | None:
     """Decide the finals; None where no finalist was judged on the objective.
 
-    One whose checkpoint is gone is none: there is nothing to hand over. A pure function of the
-    record: the intervals come from fixed random numbers.
+    One whose checkpoint is deleted is none: there is nothing to hand over. One whose checkpoint is
+    lost stays what others are compared and pooled with, so their order does not change, but it
+    wins nothing. A pure function of the record: the intervals come from fixed random numbers.
     """
     metric = record.objective.metric
     latest = {
         (event.trial, event.step): event
         for event in record.finalists
         if event.step in record.trials[event.trial].checkpoints
+        or event.step in record.trials[event.trial].lost
     }
     events = [event for event in latest.values() if len(event.values.get(metric, ())) >= 4]
     if not events:
@@ -104,9 +111,12 @@ def settle(record: SweepRecord) -> Settled | None:
             finalist.step,
         )
     )
-    winner = finalists[0] if finalists[0].is_feasible else None
     # Of the default's checkpoints, the one that the default itself would hand over.
     default = next((f for f in finalists if f.trial.number == DEFAULT_TRIAL_NUMBER), None)
+    finalists = [finalist for finalist in finalists if finalist.step in finalist.trial.checkpoints]
+    if not finalists:
+        return None
+    winner = finalists[0] if finalists[0].is_feasible else None
     runner_up = next(
         (
             finalist
@@ -148,7 +158,7 @@ def find_best(record: SweepRecord) -> Best | None:
     """The finals' winner, or the search's where no finals were held; None where nothing is fit."""
     settled = settle(record)
     if settled is None:
-        ranked = find_winner(rank(record))
+        ranked = find_search_winner(record, rank(record))
         if ranked is None or ranked.report is None:
             return None
         return Best(ranked.trial, ranked.report.step, ranked.checkpoint, ranked.report)

@@ -59,19 +59,26 @@ def finite_metric(report: Report, metric: str) -> float | None:
 
 
 def best_report(
-    trial: TrialRecord, objective: Objective, bounds: tuple[Bound, ...] = ()
+    trial: TrialRecord,
+    objective: Objective,
+    bounds: tuple[Bound, ...] = (),
+    *,
+    whole_only: bool = False,
 ) -> Report | None:
     """The report with the best finite objective inside all bounds, the earlier one in a tie.
 
     Where none is inside, the one that misses them least. Where the trial wrote checkpoints only
     reports with one count: a score that never had weights cannot be deployed. One whose checkpoint
-    was deleted to save disk still says how good the trial was; it wins nothing.
+    was deleted to save disk, or is lost, still says how good the trial was; it wins nothing.
+    whole_only: leave such reports out.
     """
-    written = trial.checkpoints.keys() | trial.collected
+    gone = trial.collected | trial.lost.keys()
+    written = trial.checkpoints.keys() | (set() if whole_only else gone)
     with_checkpoint = [report for report in trial.reports if report.step in written]
-    return _best_of(with_checkpoint, objective, bounds) or _best_of(
-        trial.reports, objective, bounds
-    )
+    found = _best_of(with_checkpoint, objective, bounds)
+    if found is None and not (whole_only and gone):
+        found = _best_of(trial.reports, objective, bounds)
+    return found
 
 
 def _best_of(
@@ -91,10 +98,14 @@ def _best_of(
 
 
 def rank_trial(
-    trial: TrialRecord, objective: Objective, bounds: tuple[Bound, ...] = ()
+    trial: TrialRecord,
+    objective: Objective,
+    bounds: tuple[Bound, ...] = (),
+    *,
+    whole_only: bool = False,
 ) -> RankedTrial:
     """One trial at its best step."""
-    report = best_report(trial, objective, bounds)
+    report = best_report(trial, objective, bounds, whole_only=whole_only)
     if report is None:
         return RankedTrial(trial)
     return RankedTrial(
@@ -108,11 +119,11 @@ def rank_trial(
     )
 
 
-def rank(record: SweepRecord) -> list[RankedTrial]:
+def rank(record: SweepRecord, *, whole_only: bool = False) -> list[RankedTrial]:
     """All trials, best first: fit ones by value, then unfit ones, then those without a value.
 
     Unfit ones rank by how little they miss the bounds, then by value. Trials that tie keep the
-    order in which they were suggested.
+    order in which they were suggested. whole_only: see `best_report`.
     """
     sign = -1.0 if record.objective.mode == "max" else 1.0
 
@@ -123,7 +134,8 @@ def rank(record: SweepRecord) -> list[RankedTrial]:
         return unfit, ranked.violation, sign * ranked.value, ranked.trial.number
 
     trials = (
-        rank_trial(trial, record.objective, record.bounds) for trial in record.trials.values()
+        rank_trial(trial, record.objective, record.bounds, whole_only=whole_only)
+        for trial in record.trials.values()
     )
     return sorted(trials, key=order)
 
@@ -133,8 +145,33 @@ def find_winner(ranking: list[RankedTrial]) -> RankedTrial | None:
 
     One whose checkpoint was deleted cannot win: the collector keeps the best one's.
     """
-    fit = [r for r in ranking if r.is_fit and r.step not in r.trial.collected]
+    fit = [r for r in ranking if r.is_fit and not _is_gone(r)]
     return next((ranked for ranked in fit if ranked.checkpoint), fit[0] if fit else None)
+
+
+def find_search_winner(record: SweepRecord, ranking: list[RankedTrial]) -> RankedTrial | None:
+    """The winner by the search's numbers; where checkpoints are lost, at the best whole one.
+
+    ranking: of all trials, as `rank` gives it. The winner may be another object than its entry.
+    """
+    if any(trial.lost for trial in record.trials.values()):
+        ranking = rank(record, whole_only=True)
+    return find_winner(ranking)
+
+
+def rivals_of(ranking: list[RankedTrial], winner: RankedTrial | None) -> list[RankedTrial]:
+    """The other trials that are fit to win, best first; without those whose best step is lost."""
+    return [
+        ranked
+        for ranked in ranking
+        if ranked.is_fit
+        and ranked.step not in ranked.trial.lost
+        and (winner is None or ranked.trial is not winner.trial)
+    ]
+
+
+def _is_gone(ranked: RankedTrial) -> bool:
+    return ranked.step in ranked.trial.collected or ranked.step in ranked.trial.lost
 
 
 def find_default(ranking: list[RankedTrial]) -> RankedTrial | None:

@@ -8,7 +8,6 @@ written whenever the best moves, and a session is closed once, at a final state.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 )
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from easyds_tune.drafts import draft_of, remove_dead_drafts
 from easyds_tune.journal.events import TrialState
 from easyds_tune.journal.replay import Report, SweepRecord, TrialRecord
 from easyds_tune.results.ranking import finite_metric, improves
@@ -211,7 +211,8 @@ class TensorBoardWriter:
 
 def rebuild(record: SweepRecord, folder: Path) -> None:
     """Replace everything under `folder` by what the record says; after an error it is as it was."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    remove_dead_drafts(folder)
+    draft = draft_of(folder)
     shutil.rmtree(draft, ignore_errors=True)
     writer = TensorBoardWriter(draft, record)
     try:

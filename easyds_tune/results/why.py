@@ -13,9 +13,10 @@ from easyds_tune.results.ranking import (
     UNFIT_STATES,
     RankedTrial,
     find_default,
-    find_winner,
+    find_search_winner,
     finite_metric,
     rank,
+    rivals_of,
     stderr_name,
 )
 from easyds_tune.results.text import (
@@ -36,7 +37,16 @@ def reasons(record: SweepRecord, settled: Settled | None) -> list[str]:
         found = _nothing_feasible(record, settled)
     else:
         found = _of_the_finals(record, settled, settled.winner)
-    return found + _unjudged(record) + ended_early(record)
+    return found + _lost(record) + _unjudged(record) + ended_early(record)
+
+
+def _lost(record: SweepRecord) -> list[str]:
+    """Checkpoints that win nothing because they do not verify, a sentence each."""
+    return [
+        f"The checkpoint of trial {trial.id} at step {step} is left out: it is {lost.problem}."
+        for trial in record.trials.values()
+        for step, lost in sorted(trial.lost.items())
+    ]
 
 
 def ended_early(record: SweepRecord) -> list[str]:
@@ -173,7 +183,7 @@ def _is_of_records(record: SweepRecord) -> bool:
 def _of_the_search(record: SweepRecord) -> list[str]:
     """Without finals: the search's own numbers, whose best is the luckiest as well."""
     ranking = rank(record)
-    winner, default = find_winner(ranking), find_default(ranking)
+    winner, default = find_search_winner(record, ranking), find_default(ranking)
     metric = record.objective.metric
     if winner is None:
         return _nothing_fit(record, ranking)
@@ -188,12 +198,12 @@ def _of_the_search(record: SweepRecord) -> list[str]:
         if kl is not None:
             far = format_measured(kl, finite_metric(winner.report, stderr_name(KL)))
             parts.append(f"It moved {far} nats per token away from the model it started from.")
-    if winner is default:
+    if default is not None and winner.trial is default.trial:
         parts.append("It is the default configuration: the search found nothing better.")
     elif default is not None and default.value is not None:
         unfit = "" if default.is_fit else f" ({_why_unfit(default)})"
         parts.append(f"The default configuration{unfit} has {_compare(winner, default)}.")
-    rival = next((o for o in ranking if o.is_fit and o not in (winner, default)), None)
+    rival = next((other for other in rivals_of(ranking, winner) if other is not default), None)
     if rival is not None:
         parts.append(f"The runner-up, trial {rival.trial.id}, has {_compare(winner, rival)}.")
         parts.append("These are the search's own numbers, the winner's biased upward: no finals.")

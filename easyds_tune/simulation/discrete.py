@@ -53,7 +53,7 @@ SPEEDS = (0.75, 1.25)
 class Decisions(Protocol):
     """What decides a sweep: our `Decider`, or something that it is compared with."""
 
-    def stop_event(self, now: float) -> StopEvent | None:
+    def stop_event(self, ran: float) -> StopEvent | None:
         """What to write where a limit of the search is met now."""
         ...
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from easyds_tune.decisions.collector import DiskRules, to_collect
 from easyds_tune.errors import CheckpointError
-from easyds_tune.journal.events import CheckpointEvent, CollectEvent
+from easyds_tune.journal.events import CollectEvent, LostEvent, RestoreEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.trial.checkpoint import TRAINER, drop_trainer_state, verify_checkpoint
 
@@ -54,28 +54,28 @@ def collect(
                 say(f"{path} could not be deleted, and takes up disk: {error}")
 
 
-def lost_checkpoints(record: SweepRecord, folder: Path) -> list[CollectEvent]:
+def lost_checkpoints(record: SweepRecord, folder: Path) -> list[LostEvent | CollectEvent]:
     """Events for checkpoints that the record has and the disk has not, as after a journal was cut.
 
     For a resume, before anything goes on from them. Not for simulated sweeps, which write none.
     """
-    events = []
+    events: list[LostEvent | CollectEvent] = []
     for trial in record.trials.values():
         for step, relative in sorted(trial.checkpoints.items()):
             path = folder / relative
             if not path.is_dir():
-                events.append(CollectEvent(trial.id, step, "checkpoint"))
+                events.append(LostEvent(trial.id, step, "missing"))
             elif step not in trial.final_only and not (path / TRAINER).is_dir():
                 left = _bytes_without_trainer(path)
                 events.append(CollectEvent(trial.id, step, "trainer", left))
     return events
 
 
-def found_checkpoints(record: SweepRecord, folder: Path) -> list[CheckpointEvent]:
-    """Events for whole checkpoints of trials that are over whose lines the journal has lost.
+def found_checkpoints(record: SweepRecord, folder: Path) -> list[RestoreEvent]:
+    """Events for whole checkpoints of ended trials that were lost, or whose journal lines were.
 
-    For a resume after a repair. A trial that goes on makes its own anew, and of one that was
-    collected the journal knows. What is found so is judged and exported, never unpickled.
+    For a resume or a repair. A trial that goes on writes its own again, and collected ones stay
+    deleted. What is found is judged and exported, never unpickled.
     """
     events = []
     for trial in record.trials.values():
@@ -86,11 +86,12 @@ def found_checkpoints(record: SweepRecord, folder: Path) -> list[CheckpointEvent
             path = folder / TRIALS / trial.id / CHECKPOINTS / f"step-{step:06d}"
             if step in trial.checkpoints or step in trial.collected or not path.is_dir():
                 continue
+            digest = trial.lost[step].digest if step in trial.lost else ""
             with suppress(CheckpointError):
-                found = verify_checkpoint(path)
+                found = verify_checkpoint(path, digest=digest or None, trial=trial.id)
                 if found.step == step:
                     where = str(path.relative_to(folder))
-                    events.append(CheckpointEvent(trial.id, step, where, found.bytes, found.digest))
+                    events.append(RestoreEvent(trial.id, step, where, found.bytes, found.digest))
     return events
 
 
@@ -99,10 +100,13 @@ def sweep_leftovers(record: SweepRecord, folder: Path) -> list[str]:
 
     Half-written and half-deleted ones, those that a worker wrote just before the driver died, and
     those of trials that the journal has lost. For a resume, while no trial runs. What is not named
-    as a trial's checkpoint is somebody's own, and stays.
+    as a trial's checkpoint is somebody's own, and stays. Damaged ones stay too, to be mended by
+    hand.
     """
     known = {
-        folder / path for trial in record.trials.values() for path in trial.checkpoints.values()
+        folder / path
+        for trial in record.trials.values()
+        for path in (*trial.checkpoints.values(), *(lost.path for lost in trial.lost.values()))
     }
     told = []
     for checkpoints in sorted((folder / TRIALS).glob(f"*/{CHECKPOINTS}")):

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from easyds_tune.decisions.collector import bytes_over, disk_rules
 from easyds_tune.errors import EasyDSError, SweepError
-from easyds_tune.journal.events import FinalEvent, FinalsEvent, NoteEvent
+from easyds_tune.journal.events import FinalsEvent, NoteEvent
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.derived import Boards, write_results
 from easyds_tune.results.display import LiveDisplay
-from easyds_tune.results.finals import find_best
 from easyds_tune.spec.deepspeed import deepspeed_config, zero_stage
 from easyds_tune.spec.micro_batch import smaller_micro_batch
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
 from easyds_tune.sweep.collector import collect
 from easyds_tune.sweep.disk import warn
+from easyds_tune.sweep.ending import final_events
 from easyds_tune.sweep.orphans import end_orphans, private_folder
 from easyds_tune.sweep.preflight import CheckedRecords
 from easyds_tune.sweep.signals import EXIT_INTERRUPTED, Interrupted, Signals
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from easyds_tune.decisions.decider import Decider
     from easyds_tune.sweep.recorder import Recorder
     from easyds_tune.sweep.stage import Stage
-
-EXIT_DONE, EXIT_NOTHING_FIT = 0, 3
 
 
 @dataclass(frozen=True)
@@ -159,15 +157,10 @@ def _search(
             start()
         _tune(sweep, recorder, decider, scratch, signals)
         signals.check()  # one may have come while Ray ended
-        best = find_best(recorder.record)
-        code = EXIT_DONE if best else EXIT_NOTHING_FIT
-        recorder.append(
-            FinalEvent(
-                winner=best.trial.id if best else None,
-                step=best.report.step if best else None,
-                exit_code=code,
-            )
-        )
+        for event in final_events(recorder.record, sweep.folder, warn):
+            recorder.append(event)
+        assert recorder.record.final is not None
+        code = recorder.record.final.exit_code
     except (Interrupted, KeyboardInterrupt, RayDied, Exception) as error:
         with contextlib.suppress(Interrupted):  # a full disk takes no more events
             recorder.interrupt()

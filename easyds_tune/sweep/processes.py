@@ -8,41 +8,27 @@ Linux only; elsewhere nothing is known of any process.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+
+from easyds_tune.drafts import IS_SUPPORTED, PROC, process_namespace, start_of, stat_of
 
 MARK = "EASYDS_TUNE_DRIVER"
 """The environment variable that holds the mark: <process namespace>:<process>:<its start>."""
-PROC = Path("/proc")
-IS_SUPPORTED = (PROC / "self" / "ns" / "pid").exists()
 
-
-def start_of(pid: int) -> int | None:
-    """When a process started, in ticks since the machine did; None where it has ended.
-
-    A dead process that its parent has not looked after yet has ended too.
-    """
-    fields = _stat(pid)
-    return None if fields is None or fields[0] in "ZXx" else int(fields[19])
+__all__ = [
+    "IS_SUPPORTED", "MARK", "all_processes", "has_dead_driver", "is_stopped", "mark_of", "own_mark",
+    "resident_bytes", "start_of",
+]  # fmt: skip
 
 
 def is_stopped(pid: int) -> bool:
     """Whether a process is stopped, as by SIGSTOP or a debugger, until it is told to go on."""
-    fields = _stat(pid)
+    fields = stat_of(pid)
     return fields is not None and fields[0] in "Tt"
-
-
-def _stat(pid: int) -> list[str] | None:
-    """What the system says of a process behind its name: its state first; None once it is gone."""
-    try:
-        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return text.rpartition(")")[2].split()
 
 
 def own_mark() -> str:
     """The mark of this process, for what it starts."""
-    return f"{_namespace()}:{os.getpid()}:{start_of(os.getpid())}"
+    return f"{process_namespace()}:{os.getpid()}:{start_of(os.getpid())}"
 
 
 def mark_of(pid: int) -> str | None:
@@ -66,7 +52,7 @@ def has_dead_driver(mark: str) -> bool:
     """
     namespace, _, driver = mark.partition(":")
     pid, _, start = driver.partition(":")
-    if namespace != str(_namespace()) or not (pid.isdigit() and start.isdigit()):
+    if namespace != str(process_namespace()) or not (pid.isdigit() and start.isdigit()):
         return False
     return start_of(int(pid)) != int(start)
 
@@ -83,7 +69,3 @@ def resident_bytes(pid: int) -> int:
 def all_processes() -> list[int]:
     """Every process that can be seen."""
     return [int(folder.name) for folder in PROC.glob("[0-9]*")]
-
-
-def _namespace() -> int:
-    return (PROC / "self" / "ns" / "pid").stat().st_ino

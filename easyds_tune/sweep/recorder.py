@@ -199,7 +199,7 @@ class Recorder(Callback):
 
     def stop_if_due(self, decider: Decider) -> None:
         """Write that the search is over, once a limit is met."""
-        if event := decider.stop_event(time.time()):
+        if event := decider.stop_event(self.record.ran_at(self._journal.up)):
             self.append(event)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:

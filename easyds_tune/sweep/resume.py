@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from easyds_tune.decisions.stop import Limits
 from easyds_tune.decisions.unfinished import unfinished_business
 from easyds_tune.errors import SpecError
-from easyds_tune.journal.events import NoteEvent, ResumeEvent, TrialState
+from easyds_tune.journal.events import CollectEvent, NoteEvent, ResumeEvent, TrialState
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.finals import find_best
 from easyds_tune.results.load import JOURNAL_NAME, load_sweep_record
 from easyds_tune.results.rebuild import rebuild
-from easyds_tune.results.resolved import Resolved, load_resolved
+from easyds_tune.results.resolved import UNFINISHED_RESOLVED_NAME, Resolved, load_resolved
 from easyds_tune.spec.load import validate
 from easyds_tune.spec.resources import gpus_of
 from easyds_tune.spec.sweep import SweepSpec, set_path, trial_spec
@@ -24,7 +24,9 @@ from easyds_tune.sweep.collector import (
     lost_checkpoints,
     sweep_leftovers,
 )
+from easyds_tune.sweep.disk import warn
 from easyds_tune.sweep.drive import Sweep, drive
+from easyds_tune.sweep.ending import mend, torn_notes
 from easyds_tune.sweep.fingerprints import (
     SIMULATE,
     fingerprints,
@@ -100,7 +102,10 @@ def _go_on(
     changes = differences(before, spec)
     _refuse_other_changes(changes, folder)
     with lock(folder) as left_behind:
+        (folder / UNFINISHED_RESOLVED_NAME).unlink(missing_ok=True)  # of a driver that was killed
         record = load_sweep_record(folder)
+        if is_over(record, spec):
+            mend(folder, record, warn)
         if is_over(record, spec):
             rebuild(record, folder)
             assert record.final is not None
@@ -118,9 +123,7 @@ def _go_on(
         notes += [left_behind] if left_behind else []
         if is_moved:
             notes.append(f"{resolved.working_folder} is no more; goes on in {Path.cwd()}")
-        if record.torn_bytes:
-            torn = f"{record.torn_bytes} bytes of a torn line"
-            notes.append(f"the journal ended in {torn}, which were cut")
+        notes += torn_notes(record)
         notes += _version_notes(resolved.versions)
         notes += _lost_waiting(record)
 
@@ -133,7 +136,8 @@ def _go_on(
                 recorder.append(NoteEvent(note))
             if simulate is None:
                 for lost in lost_checkpoints(record, folder):
-                    where = f"trial {lost.trial}: the {lost.what} of step {lost.step}"
+                    what = "trainer state" if isinstance(lost, CollectEvent) else "checkpoint"
+                    where = f"trial {lost.trial}: the {what} of step {lost.step}"
                     recorder.append(NoteEvent(f"{where} is no longer on the disk"))
                     recorder.append(lost)
 
@@ -205,7 +209,7 @@ def is_over(record: SweepRecord, spec: SweepSpec) -> bool:
     if record.stopped is None:
         return True
     limits = Limits(spec.stop, gpus_of(spec.resources), record)
-    return limits.used_up(record.updated) is not None  # time that passed since then is not used
+    return limits.used_up(record.ran) is not None
 
 
 def _have_ended(record: SweepRecord) -> bool:

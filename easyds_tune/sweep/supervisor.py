@@ -2,8 +2,9 @@
 
 It stands in the driver, outside the workers: a rank that waits in a collective for one that is
 dead or stopped cannot help itself. Each worker process keeps a heartbeat file, `*.json` with
-{"pid", "trial", "rank", "due"}: its process, what it runs, and the time (seconds since 1970) by
-which it will have written the file again; trial and due are null while it rests.
+{"pid", "trial", "rank", "written", "due"}: its process, what it runs, when it wrote the file and by
+when it will have written it again, both by the machine's monotonic clock, so that nobody who sets
+the wall clock ends a worker. trial and due are null while it rests.
 Linux only; elsewhere it sees nothing and does nothing.
 """
 
@@ -47,7 +48,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The newest sign of life of one rank; times in seconds since 1970."""
+    """The newest sign of life of one rank; times in seconds of the monotonic clock."""
 
     file: Path
     pid: int
@@ -85,9 +86,10 @@ class Supervisor:
         self._trials = trials
         self._memory_limit = memory_limit
         self._memory = memory
-        self._checked = self._awake_since = time.time()
+        self._checked = self._awake_since = time.monotonic()
         self._stopped_seconds = stopped_seconds
         self._stopped: dict[int, float] = {}
+        self._failed: dict[tuple[str, int], float] = {}
         self._relief_due = self._said_until = 0.0
         self.is_memory_short = False
         """Whether more memory was in use at the last check than the limit allows."""
@@ -96,7 +98,7 @@ class Supervisor:
         """Kill what has to be killed; returns lines on what was, and on memory that is short."""
         if not IS_SUPPORTED:
             return []
-        now = time.time()
+        now = time.monotonic()
         if now - self._checked > GAP_SECONDS:
             self._awake_since = now
         self._checked = now
@@ -128,7 +130,7 @@ class Supervisor:
                 raw = json.loads(file.read_text(encoding="utf-8"))
                 pid, rank, trial = int(raw["pid"]), int(raw["rank"]), raw["trial"]
                 due = float(raw["due"] or 0)
-                written = file.stat().st_mtime
+                written = float(raw["written"])
             except (OSError, ValueError, KeyError, TypeError):  # being removed, or none of ours
                 continue
             is_alive = start_of(pid) is not None and mark_of(pid) == mark
@@ -148,8 +150,9 @@ class Supervisor:
         if gone := [beat for beat in ranks if not beat.is_alive]:
             return Failure("FAILED", "WorkerDied", f"{gone[0]} was killed or died", "")
         with suppress(FileNotFoundError):
-            failed = (self._trials / trial / FAILURE).stat().st_mtime
-            if time.time() - failed > FAREWELL_SECONDS:
+            written = (self._trials / trial / FAILURE).stat().st_mtime_ns
+            now = time.monotonic()
+            if now - self._failed.setdefault((trial, written), now) > FAREWELL_SECONDS:
                 return Failure("FAILED", "WorkerDied", "one of its ranks failed", "")
         return None
 

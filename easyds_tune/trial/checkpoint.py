@@ -85,12 +85,13 @@ def write_checkpoint(
 
 
 def verify_checkpoint(
-    path: Path, *, to_go_on: bool = False, digest: str | None = None
+    path: Path, *, to_go_on: bool = False, digest: str | None = None, trial: str | None = None
 ) -> Checkpoint:
     """Check a checkpoint against its manifest.
 
     to_go_on: its trainer state will be unpickled, so it has to be there, without any file or link
     that the manifest does not list. digest: what the manifest's own SHA-256 has to be.
+    trial: whose checkpoint it has to be.
     Raises CheckpointError where the manifest or a file is missing, or anything has changed.
     """
     try:
@@ -108,6 +109,8 @@ def verify_checkpoint(
         )
     if digest is not None and _digest(content) != digest:
         raise CheckpointError(f"{path}: {MANIFEST} is not the one that this sweep wrote")
+    if trial is not None and manifest.get("trial") != trial:
+        raise CheckpointError(f"{path}: {MANIFEST} is of trial {manifest.get('trial')}")
     for name, entry in files.items():
         if (problem := _problem(path / name, entry)) is not None:
             raise CheckpointError(f"{path}: {name} {problem}")

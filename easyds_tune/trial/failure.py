@@ -153,6 +153,7 @@ def put_away_failure(folder: Path) -> None:
 
     What stands in failure.json is then always of the present attempt.
     """
+    (folder / f".{FILE}.new").unlink(missing_ok=True)  # of a worker that was killed
     if (folder / FILE).exists():
         number = 1 + len(list(folder.glob("failure-*.json")))
         (folder / FILE).rename(folder / f"failure-{number}.json")

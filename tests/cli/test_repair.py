@@ -66,7 +66,8 @@ def test_a_torn_end_is_cut_aloud(folder: Path, capsys: pytest.CaptureFixture[str
     before = journal.read_bytes()
     journal.write_bytes(before + b'{"crc":"01')
     assert main(["repair", "dpo"]) == 0
-    assert "10 bytes of a torn end were cut off" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "10 bytes of a torn end were cut off and kept in journal.torn-1.jsonl" in said
     assert journal.read_bytes() == before
 
 

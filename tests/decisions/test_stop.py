@@ -54,13 +54,14 @@ def test_hours_count_from_the_sweeps_begin() -> None:
 def test_hours_in_which_no_driver_ran_do_not_count() -> None:
     race = Race(by_x, scheduler="none", stop=StopSpec(hours=10 / 3600))
     race.run(until=7)
-    used = seconds_used(race.record, race.now)
+    ran = race.record.ran
+    used = seconds_used(race.record, ran)
     race.now += 1000
     race.append(ResumeEvent(9))
-    assert race.record.away == 1000
-    assert race.decider.stop_event(race.now) is None
-    assert seconds_used(race.record, race.now) == used
-    assert race.decider.stop_event(race.record.updated + 3) is not None
+    assert race.record.ran == ran
+    assert race.decider.stop_event(ran) is None
+    assert seconds_used(race.record, ran) == used
+    assert race.decider.stop_event(ran + 3) is not None
 
 
 def test_no_improvement_goes_by_the_journals_order_not_by_the_clock() -> None:

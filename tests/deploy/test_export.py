@@ -19,6 +19,7 @@ from transformers import (
 
 from easyds_tune.data.template import Template, choose_template
 from easyds_tune.deploy.export import base_reference, export
+from easyds_tune.drafts import draft_of
 from easyds_tune.errors import CheckpointError, ExportError, ModelError, SpecError
 from easyds_tune.models.stack import save_adapter, with_policy_adapter
 from easyds_tune.models.start import start_of
@@ -370,8 +371,14 @@ def test_an_occupied_target_is_refused_and_left_alone(
     assert kept.read_text(encoding="utf-8") == "mine"
 
 
-def test_an_empty_folder_may_be_the_target(base: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_may_be_the_target_and_what_a_killed_export_left_is_deleted(
+    base: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     (tmp_path / "out").mkdir()
+    head, _, _ = draft_of(tmp_path / "out").name.rpartition("-")
+    left = tmp_path / f"{head}-1-abcdefgh.tmp"  # of a process that had this one's number before
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
     report = export(checkpoint, spec(base), "causal", tmp_path / "out", merge=False, card=CARD)
     assert report.folder == tmp_path / "out"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

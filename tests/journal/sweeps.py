@@ -155,7 +155,7 @@ def check_valid(record: SweepRecord) -> None:
     numbers = [trial.number for trial in record.trials.values()]
     assert len(set(numbers)) == len(numbers)
     assert all(number < record.next_number for number in numbers)
-    assert record.away >= 0
+    assert record.ran >= 0
     assert record.undecided is None or record.undecided in record.trials
     assert {trial for trial, _ in record.chosen} <= record.trials.keys()
     assert {event.trial for event in record.finalists} <= record.trials.keys()

@@ -33,12 +33,21 @@ def test_a_torn_last_line_is_left_out_and_measured(journal: Path, cut: int) -> N
     assert journal.read_bytes() == whole[:-cut]  # a reader repairs nothing
 
 
-def test_a_damaged_tail_of_several_lines_is_left_out(journal: Path) -> None:
-    lines = lines_of(journal)
-    journal.write_bytes(b"".join(lines[:10]) + b"\0" * 512 + b"\n{garbage\n")
-    reader = JournalReader(journal)
-    assert len(list(reader)) == 10
-    assert reader.torn_bytes == 512 + 1 + len(b"{garbage\n")
+@pytest.mark.parametrize("tail", [b"\0" * 512 + b"\n{garbage\n", b"\n\n", b"{garbage\n{torn"])
+def test_more_than_one_bad_line_at_the_end_is_damage(journal: Path, tail: bytes) -> None:
+    journal.write_bytes(b"".join(lines_of(journal)[:10]) + tail)
+    with pytest.raises(JournalError, match=r"jsonl:11: .* the last 2 do not: this is damage") as no:
+        list(read_events(journal))
+    assert str(no.value).endswith(f"mend it with: easyds-tune repair {journal.parent}")
+
+
+@pytest.mark.parametrize("lines", [slice(None), slice(14, None)])
+def test_line_ends_of_another_system_are_refused_and_named(journal: Path, lines: slice) -> None:
+    found = lines_of(journal)
+    found[lines] = [line[:-1] + b"\r\n" for line in found[lines]]
+    journal.write_bytes(b"".join(found))
+    with pytest.raises(JournalError, match=r"ends in CR LF.*mend it with: easyds-tune repair"):
+        list(read_events(journal))
 
 
 def test_damage_in_the_middle_names_the_line(journal: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -47,12 +49,47 @@ def test_a_whole_journal_is_left_as_it_is(journal: Path) -> None:
     assert list(journal.parent.iterdir()) == [journal]
 
 
-def test_a_torn_end_is_cut(journal: Path) -> None:
+def test_a_torn_end_is_cut_and_kept(journal: Path) -> None:
     before = lines_of(journal)
-    journal.write_bytes(journal.read_bytes()[:-3])
+    for number in (1, 2):
+        journal.write_bytes(b"".join(before)[:-3])
+        done = repair(journal)
+        kept = journal.with_name(f"journal.torn-{number}.jsonl")
+        size = len(before[-1]) - 3
+        assert str(done) == f"{size} bytes of a torn end were cut off and kept in {kept.name}"
+        assert kept.read_bytes() == before[-1][:-3]
+        assert lines_of(journal) == before[:-1]
+
+
+def test_several_bad_lines_at_the_end_are_kept_in_a_copy(journal: Path) -> None:
+    damaged = b"".join([*lines_of(journal)[:-2], b"{one\n", b"{two"])
+    journal.write_bytes(damaged)
     done = repair(journal)
-    assert str(done) == f"{len(before[-1]) - 3} bytes of a torn end were cut off"
-    assert lines_of(journal) == before[:-1]
+    assert done.damaged is not None
+    assert done.damaged.read_bytes() == damaged
+    assert done.torn_bytes == len(b"{one\n{two")
+    assert len(list(read_events(journal))) == 13 + 1
+
+
+def test_line_ends_of_another_system_are_mended_without_loss(journal: Path) -> None:
+    before = lines_of(journal)
+    other = b"".join(line[:-1] + b"\r\n" for line in before)
+    journal.write_bytes(other)
+    done = repair(journal)
+    assert str(done) == (
+        "15 lines end in LF now, not in CR LF; no line is lost; "
+        "as it was, the journal is journal.damaged-1.jsonl"
+    )
+    assert lines_of(journal)[:-1] == before
+    assert done.damaged is not None
+    assert done.damaged.read_bytes() == other
+
+
+def test_a_repair_that_was_killed_before_its_end_keeps_one_copy(journal: Path) -> None:
+    damage(journal, 4)
+    os.link(journal, journal.with_name("journal.damaged-1.jsonl"))
+    assert repair(journal).damaged == journal.with_name("journal.damaged-1.jsonl")
+    assert not journal.with_name("journal.damaged-2.jsonl").exists()
 
 
 def test_what_is_whole_stays_and_the_rest_is_named(journal: Path) -> None:
@@ -125,14 +162,14 @@ def test_each_repair_keeps_the_journal_it_found(journal: Path) -> None:
 
 
 def test_a_repaired_journal_goes_on_and_the_time_since_counts_as_away(journal: Path) -> None:
-    ended = list(read_events(journal))[-1].time
+    ran = read_record(JournalReader(journal)).ran
     damage(journal, 4)
     repair(journal)
+    time.sleep(0.05)
     writer, record = JournalWriter.open(journal)
     with writer:
-        entry = writer.append(ResumeEvent(2))
-        record.apply(entry)
-    assert record.away == pytest.approx(entry.time - ended)
+        record.apply(writer.append(ResumeEvent(2)))
+    assert record.ran == pytest.approx(ran)
 
 
 def without_its_first_line(lines: Lines) -> Lines:

@@ -18,9 +18,11 @@ from easyds_tune.journal.events import (
     FinalistEvent,
     FinalsEvent,
     FinishEvent,
+    LostEvent,
     NoteEvent,
     Objective,
     ReportEvent,
+    RestoreEvent,
     ResumeEvent,
     StartEvent,
     SuggestEvent,
@@ -271,7 +273,46 @@ def test_a_trial_that_died_with_its_driver_worked_until_the_last_event(
     for seq, (time, event) in enumerate(events, start=1):
         record.apply(Entry(seq, time, event))
     trial = record.trials["000"]
-    assert (trial.seconds, trial.resumed, record.away) == (30.0, 1180.0, 1010.0)
+    assert (trial.seconds, trial.resumed, record.ran) == (30.0, 1180.0, 70.0)
+
+
+def test_time_that_ran_goes_by_monotonic_clocks_whatever_the_wall_clock_does(
+    sweep_event: SweepEvent,
+) -> None:
+    record = SweepRecord.begin(Entry(0, 100.0, sweep_event, up=1.0))
+    events: list[tuple[float, Event, float]] = [
+        (101.0, SuggestEvent("000", 0, {}, "default"), 2.0),
+        (101.0, StartEvent("000", 1), 3.0),
+        (90_000.0, ReportEvent("000", 5, {}), 10.0),  # a day later by the wall clock
+        (90_500.0, ResumeEvent(2), 4.0),  # another driver, four seconds after it opened the journal
+        (50.0, StartEvent("000", 2), 6.0),  # long before
+        (60.0, ReportEvent("000", 10, {}), 11.0),
+        (61.0, NoteEvent("repaired"), 0.1),  # of a repair
+    ]
+    ran = []
+    for seq, (time, event, up) in enumerate(events, start=1):
+        record.apply(Entry(seq, time, event, up))
+        ran.append(record.ran)
+    assert ran == [1.0, 2.0, 9.0, 9.0, 11.0, 16.0, 16.0]
+    assert record.trials["000"].seconds == 7.0
+    assert record.trials["000"].resumed_ran == 11.0
+    assert record.ran_at(2.1) == 18.0
+
+
+def test_a_lost_checkpoint_comes_back_and_later_ones_stay(sweep_event: SweepEvent) -> None:
+    name = "000"
+    events: list[Event] = [sweep_event, SuggestEvent(name, 0, {}, "default")]
+    for step in (10, 20, 30):
+        events.append(ReportEvent(name, step, {}))
+        events.append(CheckpointEvent(name, step, f"step-{step}", 9, f"digest-{step}"))
+    events.append(LostEvent(name, 20, "missing"))
+    trial = replay(stamped(events)).trials[name]
+    assert list(trial.checkpoints) == [10, 30]
+    assert trial.lost == {20: ("step-20", "digest-20", "missing")}
+    events.append(RestoreEvent(name, 20, "step-20", 9, "digest-20"))
+    trial = replay(stamped(events)).trials[name]
+    assert list(trial.checkpoints) == [10, 20, 30]
+    assert trial.lost == {}
 
 
 def test_the_next_number_is_behind_the_largest(sweep_event: SweepEvent) -> None:

@@ -16,6 +16,7 @@ from easyds_tune.journal.events import (
     CollectEvent,
     Event,
     FinishEvent,
+    LostEvent,
     Objective,
     ReportEvent,
     StartEvent,
@@ -267,7 +268,10 @@ def test_what_the_disk_lost_is_told_to_the_record(tmp_path: Path) -> None:
     collector.remove_checkpoint(checkpoints / "step-000010")
     collector.drop_trainer_state(checkpoints / "step-000020")
     found = lost_checkpoints(driver.record, tmp_path)
-    assert [(event.step, event.what) for event in found] == [(10, "checkpoint"), (20, "trainer")]
+    assert found == [
+        LostEvent(name, 10, "missing"),
+        CollectEvent(name, 20, "trainer", found[1].bytes),  # type: ignore[union-attr]
+    ]
     for event in found:
         driver.append(event)
     assert on_disk(tmp_path) == recorded(driver.record)

@@ -27,7 +27,8 @@ from pathlib import Path
 folder, trial, rank, seconds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 
 def beat():
-    word = {"pid": os.getpid(), "trial": trial, "rank": rank, "due": time.time() + seconds}
+    now = time.monotonic()
+    word = {"pid": os.getpid(), "trial": trial, "rank": rank, "written": now, "due": now + seconds}
     if seconds < 0:
         word |= {"trial": None, "due": None}
     file = folder / "heartbeats" / f"{os.getpid()}.json"
@@ -263,13 +264,25 @@ def test_a_heartbeat_file_that_says_nothing_is_passed_over(place: Place, text: s
     assert place.supervisor.check() == []
 
 
+@pytest.mark.parametrize("jump", [86400.0, -86400.0])
+def test_a_wall_clock_that_is_set_neither_ends_nor_spares_a_worker(
+    place: Place, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    alive = place.worker(BUSY, "000")
+    hangs = place.worker("time.sleep(600)", "001", seconds=0.5)
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + jump)
+    place.check_until_ended(hangs, within=10)
+    assert not has_ended(alive.pid)
+
+
 def test_after_a_sleep_of_the_machine_workers_get_their_time_anew(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = place.worker("time.sleep(600)", "000", seconds=60)
-    clock = time.time
+    clock = time.monotonic
     asleep = 3600.0
-    monkeypatch.setattr(time, "time", lambda: clock() + asleep)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + asleep)
     assert place.supervisor.check() == []
     asleep += 25
     assert place.supervisor.check() == []
