@@ -89,6 +89,23 @@ def set_handlers(those: Handlers) -> None:
 
 
 @contextmanager
+def blocked() -> Iterator[None]:
+    """Within the block, this thread hears no signal that stops a sweep, nor does, for good, any
+    process or thread that it starts. One that comes is heard at the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_INTERRUPTED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock_sigterm() -> None:
+    """Let this process, and those that it starts, end by SIGTERM: for a worker of Ray's, which
+    inherits that it is blocked. The raylet and its agents keep it blocked."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+@contextmanager
 def no_other_handlers() -> Iterator[None]:
     """Within the block, no signal gets another handler from Python."""
     set_handler = signal.signal
