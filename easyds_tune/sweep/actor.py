@@ -163,7 +163,7 @@ def watched_while_loading(setting: SweepSetting, trial: str) -> Iterator[None]:
 
 
 def open_workbench_of(setting: SweepSetting) -> Workbench:
-    unblock_sigterm()  # libraries end their own processes by it
+    unblock_sigterm()  # libraries end their own processes with it
     os.chdir(setting.working_folder)
     tempfile.tempdir = setting.scratch
     from easyds_tune.trial.quiet import quiet_libraries

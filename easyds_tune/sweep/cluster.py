@@ -43,7 +43,7 @@ DRIVER_ENVIRONMENT = {
 
 
 _watches: list[RayWatch] = []
-"""Over the Ray of this process, while there is one."""
+"""The watch over the Ray of this process while it runs, else none."""
 
 
 class RayDied(BaseException):
@@ -69,10 +69,10 @@ def local_ray(
 ) -> Iterator[None]:
     """A Ray of this machine with exactly the sweep's slots; gone when the block ends.
 
-    All its processes carry this driver's mark. Signals go to whom they went before; Ray's processes
-    block SIGINT and SIGTERM, so one to the whole process group ends the driver alone.
-    give_up: called in another thread where Ray has died and the main thread waits for it; ends this
-    process. Raises EasyDSError where it would listen on more than loopback.
+    All its processes carry this driver's mark and block SIGINT and SIGTERM, so that a signal to the
+    whole process group reaches only the driver, whose handlers stay as they were.
+    give_up: called in another thread when Ray has died and the main thread still waits for it; must
+    end this process. Raises EasyDSError where it would listen on more than loopback.
     """
     # Workers inherit the driver's environment; a runtime environment of Ray's would cost seconds.
     os.environ.update(DRIVER_ENVIRONMENT | worker_environment(resources.cpus_per_trial))
@@ -95,10 +95,10 @@ def local_ray(
         watch.start()
         _watches.append(watch)
         try:
-            with blocked():  # as Ray's processes inherit it
+            with blocked():  # Ray's processes inherit it
                 try:
                     # Ray's own handlers would end the process.
-                    with no_other_handlers(), watch.noting_processes():
+                    with no_other_handlers(), watch.recording_processes():
                         ray.init(
                             address="local",  # never a cluster that happens to be there
                             num_cpus=slots * resources.cpus_per_trial,
@@ -134,7 +134,10 @@ def local_ray(
 
 
 def _end_at_once(node: Any, watch: RayWatch) -> None:
-    """Have a shutdown kill Ray's processes, which block SIGTERM, and only then stop the watch."""
+    """Make `ray.shutdown` use SIGKILL, as Ray's processes block SIGTERM, and stop the watch first.
+
+    Until then Ray's death may still block the shutdown, which the watch bounds.
+    """
     if node is None:
         return
     end = node.kill_all_processes

@@ -1,7 +1,7 @@
-"""Watch the processes of a local Ray from a thread, for when the main thread is stuck in Ray.
+"""Watch the processes of a local Ray from a thread, for when the main thread is blocked in Ray.
 
-Where the GCS or the raylet is gone, a call into Ray's C++ waits for a minute and then ends the
-process without a word. The main thread gets some seconds to notice and to end the sweep in order.
+Once the GCS is gone, a call into Ray's C++ blocks for 60 s and then exits the process (ray 2.60).
+The main thread has some seconds to notice and to end the sweep in order.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ SECONDS_BETWEEN_LOOKS = 0.25
 PATIENCE_SECONDS = 10.0
 """How long the main thread has to end the sweep in order once Ray has died."""
 AGENT = re.compile(r"agent_name = (\w+)")
-"""How the raylet's log names the agent whose death has ended it."""
+"""How the raylet's log names the agent whose death ended the raylet."""
 
 
 class RayWatch:
-    """Keeps the processes that Ray starts, and calls `give_up` where Ray's death goes unnoticed.
+    """Records the processes that Ray starts; calls `give_up` if Ray dies and nothing stops it.
 
     session: the folder of Ray's session, for its logs. give_up: called in another thread with what
-    happened; it ends this process.
+    happened; must end this process.
     """
 
     def __init__(
@@ -44,25 +44,25 @@ class RayWatch:
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     @contextmanager
-    def noting_processes(self) -> Iterator[None]:
-        """Within the block, keep each process that Ray starts."""
+    def recording_processes(self) -> Iterator[None]:
+        """Record each process that Ray starts within the block."""
         from ray._private import services
 
         start = services.start_ray_process
 
-        def noted(command: list[str], process_type: str, *args: Any, **kwargs: Any) -> Any:
+        def recorded(command: list[str], process_type: str, *args: Any, **kwargs: Any) -> Any:
             info = start(command, process_type, *args, **kwargs)
             self._processes.append((process_type, info.process))
             return info
 
-        services.start_ray_process = noted
+        services.start_ray_process = recorded
         try:
             yield
         finally:
             services.start_ray_process = start
 
     def death(self) -> str | None:
-        """What has died of that which Ray needs; None where all of it runs."""
+        """Which essential processes have died, and why; None while all of them run."""
         dead = [
             name
             for name, process in list(self._processes)
@@ -75,7 +75,7 @@ class RayWatch:
         return f"Ray's {' and '.join(dead)} died{because}"
 
     def _dead_agent(self) -> str | None:
-        """The agent whose death has ended the raylet, by the raylet's logs."""
+        """The agent whose death ended the raylet, from the raylet's logs."""
         for log in self._session.glob("logs/raylet.*"):
             with suppress(OSError):
                 if found := AGENT.search(log.read_text(encoding="utf-8", errors="replace")):

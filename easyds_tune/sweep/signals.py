@@ -90,8 +90,10 @@ def set_handlers(those: Handlers) -> None:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Within the block, this thread hears no signal that stops a sweep, nor does, for good, any
-    process or thread that it starts. One that comes is heard at the end of the block."""
+    """Block SIGINT and SIGTERM in this thread; pending ones are delivered at the end of the block.
+
+    Processes and threads that start within the block inherit it and keep it.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_INTERRUPTED)
     try:
         yield
@@ -100,8 +102,7 @@ def blocked() -> Iterator[None]:
 
 
 def unblock_sigterm() -> None:
-    """Let this process, and those that it starts, end by SIGTERM: for a worker of Ray's, which
-    inherits that it is blocked. The raylet and its agents keep it blocked."""
+    """Unblock SIGTERM in a worker of Ray's, which inherits it blocked from the raylet."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 

@@ -1,4 +1,4 @@
-"""Ray's death is noticed by its processes, said with its cause, and never goes unanswered."""
+"""The death of an essential process of Ray's is detected, reported with its cause, and bounded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def started(watch: RayWatch, name: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process that Ray starts, by this name."""
     from ray._private import services
 
-    with watch.noting_processes():
+    with watch.recording_processes():
         info = services.start_ray_process(["sleep", "60"], name, fate_share=True)
     process: subprocess.Popen[bytes] = info.process
     try:
@@ -44,7 +44,7 @@ def test_it_gives_up_on_a_dead_ray_only_after_its_patience(tmp_path: Path) -> No
     watch.stop()
 
 
-def test_it_says_nothing_once_it_is_stopped(tmp_path: Path) -> None:
+def test_it_reports_nothing_once_it_is_stopped(tmp_path: Path) -> None:
     said: queue.Queue[str] = queue.Queue()
     watch = RayWatch(tmp_path, said.put, patience_seconds=0.0)
     watch.start()
@@ -61,7 +61,7 @@ def test_a_process_that_ray_can_do_without_may_die(tmp_path: Path) -> None:
         assert watch.death() is None
 
 
-def test_the_raylets_log_says_which_agent_has_ended_it(tmp_path: Path) -> None:
+def test_the_raylets_log_names_the_agent_that_ended_it(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "raylet.out"
     log.parent.mkdir()
     log.write_text(

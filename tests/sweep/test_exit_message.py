@@ -1,4 +1,4 @@
-"""A driver that ends without a word leaves the line to type; one that ends in order leaves none."""
+"""An exit without a message is followed by how to resume; an exit in order is not."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.sweep.children import ROOT
 
 DRIVER = """
 import os, signal, sys
-from easyds_tune.sweep.last_words import LastWords
+from easyds_tune.sweep.exit_message import ExitMessage
 from easyds_tune.sweep.signals import Signals
 signals = Signals()
-with signals.heard(), LastWords("go on with resume curves", signals) as last_words:
+with signals.heard(), ExitMessage("go on with resume curves", signals) as message:
     exec(sys.argv[1])
 """
 GIVE_UP = """
 import threading
-thread = threading.Thread(target=last_words.give_up, args=["Ray's raylet died"])
+thread = threading.Thread(target=message.give_up, args=["Ray's raylet died"])
 thread.start()
 thread.join()
 """
@@ -48,7 +48,7 @@ def end(code: str) -> subprocess.CompletedProcess[str]:
         ("os.killpg(0, signal.SIGTERM); os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
     ],
 )
-def test_an_end_without_a_word_is_followed_by_the_line_to_type(code: str, returned: int) -> None:
+def test_an_exit_without_a_message_prints_how_to_resume(code: str, returned: int) -> None:
     ended = end(code)
     assert ended.returncode == returned
     assert ended.stderr.startswith("error: the driver died without a message: ")
@@ -56,7 +56,7 @@ def test_an_end_without_a_word_is_followed_by_the_line_to_type(code: str, return
 
 
 @pytest.mark.parametrize("code", ["pass", "sys.exit(0)"])
-def test_an_end_in_order_is_followed_by_nothing(code: str) -> None:
+def test_an_exit_in_order_prints_nothing(code: str) -> None:
     ended = end(code)
     assert (ended.returncode, ended.stderr) == (0, "")
 
@@ -65,7 +65,7 @@ def test_an_end_in_order_is_followed_by_nothing(code: str) -> None:
     ("before", "returned"),
     [("", 1), ("os.kill(os.getpid(), signal.SIGTERM); os.kill(0, 0)", 143)],
 )
-def test_giving_up_says_what_happened_once(before: str, returned: int) -> None:
+def test_giving_up_prints_what_happened_once(before: str, returned: int) -> None:
     ended = end(f"{before}\n{GIVE_UP}")
     assert ended.returncode == returned
     assert ended.stderr == "error: Ray's raylet died; go on with resume curves\n"
