@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from easyds_tune.errors import EasyDSError
 from easyds_tune.spec.resources import ResourcesSpec, gpus_of, slot_count, visible_gpus
 from easyds_tune.sweep.orphans import end_own_processes, private_folder
-from easyds_tune.sweep.processes import MARK, own_mark
+from easyds_tune.sweep.processes import MARK, children_of, own_mark, start_of
 from easyds_tune.sweep.ray_watch import RayWatch
 from easyds_tune.sweep.signals import blocked, handlers, no_other_handlers, set_handlers
 
@@ -92,10 +93,10 @@ def local_ray(
     told = handlers()
     with private_folder() as folder:
         watch = RayWatch(folder / "r" / "session_latest", give_up)
-        watch.start()
         _watches.append(watch)
         try:
-            with blocked():  # Ray's processes inherit it
+            with blocked():  # Ray's processes and the thread inherit it
+                watch.start()
                 try:
                     # Ray's own handlers would end the process.
                     with no_other_handlers(), watch.recording_processes():
@@ -144,7 +145,13 @@ def _end_at_once(node: Any, watch: RayWatch) -> None:
 
     def kill(**how: Any) -> None:
         watch.stop()
+        # Ray's agents overwrite their environment, and the mark in it, with a title.
+        children = [children_of(info.process.pid) for info in node.all_processes.get("raylet", [])]
         end(**(how | {"allow_graceful": False}))
+        for pid, start in [child for found in children for child in found.items()]:
+            if start_of(pid) == start:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     node.kill_all_processes = kill
 

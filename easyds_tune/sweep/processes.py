@@ -31,6 +31,16 @@ def is_stopped(pid: int) -> bool:
     return fields is not None and fields[0] in "Tt"
 
 
+def children_of(pid: int) -> dict[int, int]:
+    """The living children of a process, and when each of them started."""
+    children = {child: _stat(child) for child in all_processes()}
+    return {
+        child: int(fields[19])
+        for child, fields in children.items()
+        if fields is not None and fields[0] not in "ZXx" and int(fields[1]) == pid
+    }
+
+
 def _stat(pid: int) -> list[str] | None:
     """What the system says of a process behind its name: its state first; None once it is gone."""
     try:

@@ -160,7 +160,9 @@ def test_a_signal_to_all_of_it_ends_none_of_it(cluster: Cluster) -> None:
 
 
 def test_it_leaves_nothing_and_can_be_started_again(cluster: Cluster) -> None:
-    processes = cluster.processes()
+    # Ray's agents have no mark that can be read.
+    children = psutil.Process(cluster.driver.pid).children(recursive=True)
+    processes = [*cluster.processes(), *(process.pid for process in children)]
     names = cluster.next()
     wait_until(lambda: all(has_ended(pid) for pid in processes), 15, "the end of Ray")
     assert not cluster.session.parent.parent.exists()
