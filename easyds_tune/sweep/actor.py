@@ -17,6 +17,7 @@ from easyds_tune import progress
 from easyds_tune.errors import DataError
 from easyds_tune.spec.micro_batch import smaller_micro_batch
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
+from easyds_tune.sweep.signals import unblock_sigterm
 
 if TYPE_CHECKING:
     from easyds_tune.trial.run import Report
@@ -162,6 +163,7 @@ def watched_while_loading(setting: SweepSetting, trial: str) -> Iterator[None]:
 
 
 def open_workbench_of(setting: SweepSetting) -> Workbench:
+    unblock_sigterm()  # libraries end their own processes with it
     os.chdir(setting.working_folder)
     tempfile.tempdir = setting.scratch
     from easyds_tune.trial.quiet import quiet_libraries

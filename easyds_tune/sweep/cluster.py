@@ -9,18 +9,19 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from easyds_tune.errors import EasyDSError
 from easyds_tune.spec.resources import ResourcesSpec, gpus_of, slot_count, visible_gpus
 from easyds_tune.sweep.orphans import end_own_processes, private_folder
-from easyds_tune.sweep.processes import MARK, own_mark
-from easyds_tune.sweep.signals import handlers, no_other_handlers, set_handlers
+from easyds_tune.sweep.processes import MARK, children_of, own_mark, start_of
+from easyds_tune.sweep.ray_watch import RayWatch
+from easyds_tune.sweep.signals import blocked, handlers, no_other_handlers, set_handlers
 
 LOOPBACK = "127.0.0.1"
-ESSENTIAL = ("raylet", "gcs_server")
-"""The processes without which Ray runs nothing; a raylet's death ends its workers, in time."""
 
 # Read by Ray in the driver, before and while it runs.
 DRIVER_ENVIRONMENT = {
@@ -42,6 +43,10 @@ DRIVER_ENVIRONMENT = {
 }
 
 
+_watches: list[RayWatch] = []
+"""The watch over the Ray of this process while it runs, else none."""
+
+
 class RayDied(BaseException):
     """A process of Ray's died. No Exception: Tune would wait for its workers on one."""
 
@@ -60,11 +65,15 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def local_ray(resources: ResourcesSpec) -> Iterator[None]:
+def local_ray(
+    resources: ResourcesSpec, give_up: Callable[[str], object] = lambda what: None
+) -> Iterator[None]:
     """A Ray of this machine with exactly the sweep's slots; gone when the block ends.
 
-    All its processes carry this driver's mark. Signals go to whom they went before.
-    Raises EasyDSError where it would listen on more than loopback.
+    All its processes carry this driver's mark and block SIGINT and SIGTERM, so that a signal to the
+    whole process group reaches only the driver, whose handlers stay as they were.
+    give_up: called in another thread when Ray has died and the main thread still waits for it; must
+    end this process. Raises EasyDSError where it would listen on more than loopback.
     """
     # Workers inherit the driver's environment; a runtime environment of Ray's would cost seconds.
     os.environ.update(DRIVER_ENVIRONMENT | worker_environment(resources.cpus_per_trial))
@@ -83,19 +92,26 @@ def local_ray(resources: ResourcesSpec) -> Iterator[None]:
     slots = slot_count(resources)
     told = handlers()
     with private_folder() as folder:
+        watch = RayWatch(folder / "r" / "session_latest", give_up)
+        _watches.append(watch)
         try:
-            with no_other_handlers():  # Ray's would end the process
-                ray.init(
-                    address="local",  # never a cluster that happens to be there
-                    num_cpus=slots * resources.cpus_per_trial,
-                    num_gpus=visible_gpus() if gpus_of(resources) else 0,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    configure_logging=True,
-                    _temp_dir=str(folder / "r"),
-                )
-            set_handlers(told)  # Ray's C++ has set one for SIGTERM
+            with blocked():  # Ray's processes and the thread inherit it
+                watch.start()
+                try:
+                    # Ray's own handlers would end the process.
+                    with no_other_handlers(), watch.recording_processes():
+                        ray.init(
+                            address="local",  # never a cluster that happens to be there
+                            num_cpus=slots * resources.cpus_per_trial,
+                            num_gpus=visible_gpus() if gpus_of(resources) else 0,
+                            include_dashboard=False,
+                            log_to_driver=False,
+                            logging_level=logging.ERROR,
+                            configure_logging=True,
+                            _temp_dir=str(folder / "r"),
+                        )
+                finally:
+                    set_handlers(told)  # Ray's C++ has set one for SIGTERM
             address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
             if address != LOOPBACK:
                 raise EasyDSError(f"Ray listens on {address}; it must on {LOOPBACK} alone")
@@ -103,25 +119,48 @@ def local_ray(resources: ResourcesSpec) -> Iterator[None]:
                 # A failed trial is in the journal and on the screen, its traceback in its folder.
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             yield
+        except Exception:
+            check_ray()  # Ray says many things once a part of it is gone
+            raise
         finally:
             with suppress(Exception):  # its processes are ended, whatever it says
+                _end_at_once(worker._global_node, watch)
                 ray.shutdown()
+            watch.stop()
+            _watches.remove(watch)
             set_handlers(told)
             end_own_processes()
             for name in (MARK, "RAY_AUTH_TOKEN"):
                 os.environ.pop(name, None)
 
 
+def _end_at_once(node: Any, watch: RayWatch) -> None:
+    """Make `ray.shutdown` use SIGKILL, as Ray's processes block SIGTERM, and stop the watch first.
+
+    Until then Ray's death may still block the shutdown, which the watch bounds.
+    """
+    if node is None:
+        return
+    end = node.kill_all_processes
+
+    def kill(**how: Any) -> None:
+        watch.stop()
+        # Ray's agents overwrite their environment, and the mark in it, with a title.
+        children = [children_of(info.process.pid) for info in node.all_processes.get("raylet", [])]
+        end(**(how | {"allow_graceful": False}))
+        for pid, start in [child for found in children for child in found.items()]:
+            if start_of(pid) == start:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    node.kill_all_processes = kill
+
+
 def check_ray() -> None:
     """Raise RayDied where a process has died that Ray cannot do without."""
-    from ray._private import worker
-
-    node = worker._global_node
-    dead: list[str] = (
-        [] if node is None else [name for name, _ in node.dead_processes() if name in ESSENTIAL]
-    )
-    if dead:
-        raise RayDied(f"Ray's {' and '.join(dead)} died")
+    for watch in _watches:
+        if what := watch.death():
+            raise RayDied(what)
 
 
 @functools.cache

@@ -26,6 +26,7 @@ from easyds_tune.spec.sweep import SweepSpec, trial_spec
 from easyds_tune.sweep.collector import collect
 from easyds_tune.sweep.disk import warn
 from easyds_tune.sweep.ending import final_events
+from easyds_tune.sweep.exit_message import ExitMessage
 from easyds_tune.sweep.orphans import end_orphans, private_folder
 from easyds_tune.sweep.preflight import CheckedRecords
 from easyds_tune.sweep.signals import EXIT_INTERRUPTED, Interrupted, Signals
@@ -180,10 +181,12 @@ def _early_end(error: BaseException, sweep: Sweep, signals: Signals) -> int:
     what = str(error)
     if isinstance(error, Exception):
         what = f"the sweep ended early ({type(error).__name__}: {error})"
-    raise SweepError(
-        f"{what}; nothing is lost, go on with "
-        f"easyds-tune resume {shlex.quote(str(sweep.folder.resolve()))}"
-    ) from error
+    raise SweepError(f"{what}; {_how_to_resume(sweep)}") from error
+
+
+def _how_to_resume(sweep: Sweep) -> str:
+    folder = shlex.quote(str(sweep.folder.resolve()))
+    return f"nothing is lost, go on with easyds-tune resume {folder}"
 
 
 def _tune(
@@ -201,7 +204,10 @@ def _tune(
         stage = _stage(sweep, scratch)
     signals.check()
     # In the middle of its start or its end, Ray would be half there: no signal raises then.
-    with local_ray(sweep.spec.resources):
+    with (
+        ExitMessage(_how_to_resume(sweep), signals) as message,
+        local_ray(sweep.spec.resources, message.give_up),
+    ):
         try:
             signals.check()
             try:

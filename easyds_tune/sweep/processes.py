@@ -26,6 +26,16 @@ def is_stopped(pid: int) -> bool:
     return fields is not None and fields[0] in "Tt"
 
 
+def children_of(pid: int) -> dict[int, int]:
+    """The living children of a process, and when each of them started."""
+    children = {child: stat_of(child) for child in all_processes()}
+    return {
+        child: int(fields[19])
+        for child, fields in children.items()
+        if fields is not None and fields[0] not in "ZXx" and int(fields[1]) == pid
+    }
+
+
 def own_mark() -> str:
     """The mark of this process, for what it starts."""
     return f"{process_namespace()}:{os.getpid()}:{start_of(os.getpid())}"

@@ -280,6 +280,9 @@ class Recorder(Callback):
         name = self._names[trial.trial_id]
         folder = self._trial_folder(name)
         failure = read_failure(folder)
+        if failure is None and self.is_stopping:
+            self.finish(name, TrialState.INTERRUPTED)  # what ends a sweep may end its workers too
+            return
         if failure is None:
             failure = failure_of_a_lost_worker(trial)
             with suppress(OSError):

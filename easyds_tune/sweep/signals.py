@@ -89,6 +89,24 @@ def set_handlers(those: Handlers) -> None:
 
 
 @contextmanager
+def blocked() -> Iterator[None]:
+    """Block SIGINT and SIGTERM in this thread; pending ones are delivered at the end of the block.
+
+    Processes and threads that start within the block inherit it and keep it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_INTERRUPTED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock_sigterm() -> None:
+    """Unblock SIGTERM in a worker of Ray's, which inherits it blocked from the raylet."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+@contextmanager
 def no_other_handlers() -> Iterator[None]:
     """Within the block, no signal gets another handler from Python."""
     set_handler = signal.signal

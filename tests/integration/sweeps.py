@@ -54,7 +54,10 @@ def spec_file(folder: Path, name: str, **changes: Any) -> Path:
 
 @contextmanager
 def command(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A running `easyds-tune` in `folder`, and the mark that all its processes carry."""
+    """A running `easyds-tune` in `folder`, and the mark that all its processes carry.
+
+    It leads a process group of its own.
+    """
     mark = uuid.uuid4().hex
     with (folder / "output.txt").open("w+", encoding="utf-8") as output:
         process = subprocess.Popen(
@@ -64,6 +67,7 @@ def command(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         try:
             yield process, mark

@@ -58,11 +58,11 @@ def has_written(folder: Path, event: str) -> bool:
 
 
 def send(process: subprocess.Popen[str], signum: int, *delays: float) -> None:
-    """Send a signal after each of the delays, in seconds, while there is someone to get it."""
+    """Send a signal to the whole group after each of the delays, in seconds, while it lives."""
     for delay in delays:
         time.sleep(delay)
         if process.poll() is None:
-            process.send_signal(signum)
+            os.killpg(process.pid, signum)
 
 
 def is_interrupted(folder: Path, process: subprocess.Popen[str], code: int) -> None:
@@ -131,3 +131,18 @@ def test_rays_death_is_noticed_and_said(tmp_path: Path, temporary: Path) -> None
     assert TrialState.INTERRUPTED in states
     # A death of Ray's is no trial's own.
     assert not any(trial.failures for trial in record.trials.values())
+
+
+def test_a_driver_that_is_stuck_in_a_dead_ray_says_so(tmp_path: Path, temporary: Path) -> None:
+    with command(tmp_path, *write_spec(tmp_path, trials=500)) as (process, mark):
+        wait_until(lambda: has_written(tmp_path, "report"), 30, "the first report")
+        pid = named(mark, "gcs_server")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        assert process.wait(timeout=25) == 1
+        wait_until(lambda: not marked_processes(mark), 15, "the end of Ray's processes")
+    lines = (tmp_path / "output.txt").read_text(encoding="utf-8").splitlines()
+    folder = (tmp_path / "results" / "curves").resolve()
+    assert lines[-1] == (
+        f"error: Ray's gcs_server died; nothing is lost, go on with easyds-tune resume {folder}"
+    )

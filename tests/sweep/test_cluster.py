@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import signal
 import stat
 import subprocess
 import sys
@@ -148,8 +150,19 @@ def test_memory_is_not_rays_to_look_after(cluster: Cluster) -> None:
     assert cluster.environment["RAY_memory_monitor_refresh_ms"] == "0"
 
 
-def test_it_leaves_nothing_and_can_be_started_again(cluster: Cluster) -> None:
+def test_a_signal_to_all_of_it_ends_none_of_it(cluster: Cluster) -> None:
     processes = cluster.processes()
+    for pid in processes:
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+    time.sleep(1)
+    assert [pid for pid in processes if has_ended(pid)] == []
+
+
+def test_it_leaves_nothing_and_can_be_started_again(cluster: Cluster) -> None:
+    # Ray's agents have no mark that can be read.
+    children = psutil.Process(cluster.driver.pid).children(recursive=True)
+    processes = [*cluster.processes(), *(process.pid for process in children)]
     names = cluster.next()
     wait_until(lambda: all(has_ended(pid) for pid in processes), 15, "the end of Ray")
     assert not cluster.session.parent.parent.exists()

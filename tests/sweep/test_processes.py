@@ -7,6 +7,7 @@ from pathlib import Path
 
 from easyds_tune.sweep.processes import (
     MARK,
+    children_of,
     has_dead_driver,
     mark_of,
     own_mark,
@@ -48,3 +49,11 @@ def test_the_memory_of_a_process_is_what_it_holds() -> None:
         process.kill()
         wait_until(lambda: has_ended(process.pid), 5, "its end")
         assert resident_bytes(process.pid) == 0
+
+
+def test_children_are_listed_until_they_end() -> None:
+    with child(SLEEP) as process:
+        line_of(process)
+        assert children_of(os.getpid())[process.pid] == start_of(process.pid)
+        process.kill()
+        wait_until(lambda: process.pid not in children_of(os.getpid()), 10, "its end")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,6 +193,15 @@ def test_a_worker_that_died_silently_is_failed_and_rays_account_is_kept(
     assert capsys.readouterr().err == (
         "warning: trial 000: WorkerDied; it is tried again from its last checkpoint\n"
     )
+
+
+def test_a_worker_that_dies_while_the_sweep_stops_has_not_failed(recorder: Recorder) -> None:
+    trial = started(recorder)
+    recorder.stop_signal = signal.SIGTERM
+    recorder.on_trial_error(0, [], trial)
+    stopped = recorder.record.trials["000"]
+    assert stopped.state is TrialState.INTERRUPTED
+    assert stopped.failures == []
 
 
 def test_nothing_begins_while_memory_is_short(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -11,9 +13,11 @@ import pytest
 from easyds_tune.sweep.signals import (
     Interrupted,
     Signals,
+    blocked,
     handlers,
     no_other_handlers,
     set_handlers,
+    unblock_sigterm,
 )
 from tests.sweep.children import child, line_of
 
@@ -24,6 +28,17 @@ atexit.register(lambda: (time.sleep(0.5), print("ended", flush=True)))
 with Signals().heard():
     os.kill(os.getpid(), signal.SIGTERM)
 print("after", flush=True)
+"""
+
+ENDS_BY_SIGTERM = f"""
+import sys
+from {unblock_sigterm.__module__} import unblock_sigterm
+print("started", flush=True)
+sys.stdin.readline()
+print("goes on", flush=True)
+sys.stdin.read()
+unblock_sigterm()
+print("still here")
 """
 
 
@@ -87,3 +102,30 @@ def test_a_process_that_was_told_to_stop_shuts_down_undisturbed() -> None:
             process.send_signal(signal.SIGINT)
         assert line_of(process) == "ended"
         assert process.wait(timeout=10) == 0
+
+
+def test_a_blocked_signal_is_heard_at_the_end_of_the_block() -> None:
+    signals = Signals()
+    with signals.heard():
+        with blocked():
+            tell(signal.SIGTERM)
+            assert signals.first is None
+        assert signals.first == signal.SIGTERM
+
+
+def test_what_is_started_in_the_block_ignores_the_signals_until_it_unblocks_them() -> None:
+    with blocked():
+        process = subprocess.Popen(
+            [sys.executable, "-c", ENDS_BY_SIGTERM], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+    with process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        process.stdin.write(b"go on\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"goes on\n"
+        process.stdin.close()
+        assert process.wait(timeout=10) == -signal.SIGTERM

@@ -1,8 +1,9 @@
-"""Rows 7 and 8: SIGINT and SIGTERM."""
+"""Rows 7 and 8: SIGINT and SIGTERM, to the whole process group as `timeout` sends them."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from functools import partial
@@ -23,7 +24,7 @@ def signalled(place: Place, seed: int, signum: signal.Signals) -> Outcome:
     first = our.sweep(place, our.write_spec(place, seed=seed))
     first.wait_for(lambda: our.count(place, "report") >= 2, our.SECONDS, "reports")
     sent = time.time()
-    first.process.send_signal(signum)
+    os.killpg(first.process.pid, signum)
     code = first.wait(our.SECONDS)
     seconds = time.time() - sent
     found = our.record(place)
@@ -54,7 +55,7 @@ def signalled_ray(place: Place, seed: int, signum: signal.Signals) -> Outcome:
     """The same with Ray Tune."""
     first = ray.start_ray(place, seed=seed)
     first.wait_for(lambda: len(ray.log(place, "report")) >= 12, ray.SECONDS, "reports")
-    first.process.send_signal(signum)
+    os.killpg(first.process.pid, signum)
     code = first.wait(ray.SECONDS)
     state = json.loads(ray.newest(place, "experiment_state-*.json").read_text(encoding="utf-8"))
     trials = [json.loads(text)["status"] for text, _ in state["trial_data"]]
