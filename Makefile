@@ -51,7 +51,7 @@ bench: $(INSTALLED)  ## time warm workers, one more trial, a step, PPO against T
 learn: $(INSTALLED)  ## PPO on the demo, three seeds and three KL targets (some 40 minutes)
 	$(BIN)/python tests/benchmarks/ppo_learning.py --out results/benchmarks
 
-decisions: $(INSTALLED)  ## our decisions against Ray's and Optuna's own, on curves whose truth is known (some 10 minutes)
+decisions: $(INSTALLED)  ## our decisions against Ray's and Optuna's own, on curves whose truth is known (some 16 minutes)
 	$(BIN)/python -m tests.benchmarks.decisions.decide --seeds 20 --out results/benchmarks
 
 # Each in processes of its own; row 15 mounts a small disk and needs root.
