@@ -58,7 +58,7 @@ kltarget: $(INSTALLED)  ## PPO's KL target on other models and reward scales, be
 	$(BIN)/python -m tests.benchmarks.kl_target.run --stories $(KL_STORIES) --before $(KL_BEFORE) \
 		--out results/benchmarks/kl_target
 
-decisions: $(INSTALLED)  ## our decisions against Ray's and Optuna's own, on curves whose truth is known (some 10 minutes)
+decisions: $(INSTALLED)  ## our decisions against Ray's and Optuna's own, on curves whose truth is known (some 16 minutes)
 	$(BIN)/python -m tests.benchmarks.decisions.decide --seeds 20 --out results/benchmarks
 
 # Each in processes of its own; row 15 mounts a small disk and needs root.

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from easyds_tune.decisions.finals import best_of, best_step, candidates, retrained_finalists
+from easyds_tune.decisions.finals import best_step, retrained_finalists
+from easyds_tune.decisions.nomination import candidates, expected_odds, pool
 from easyds_tune.journal.bounds import violation
 from easyds_tune.journal.events import CollectEvent, TrialState
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
@@ -116,10 +117,9 @@ def _resumable(record: SweepRecord) -> Iterator[Key]:
 
 def _needed(record: SweepRecord, top: int) -> Iterator[Key]:
     """What `best`, the finals and the front need, or may come to need."""
-    yield from record.chosen
     yield from ((event.trial, event.step) for event in record.finalists)
     yield from _best(record)
-    finalists = {*_finalists(record, top), *_defaults(record)}
+    finalists = {*record.chosen, *_finalists(record, top), *_defaults(record)}
     yield from finalists
     yield from retrained_finalists(record, sorted(finalists))
     if len(record.objectives) > 1:
@@ -135,14 +135,15 @@ def _defaults(record: SweepRecord) -> Iterator[Key]:
 
 
 def _finalists(record: SweepRecord, top: int) -> Iterator[Key]:
-    """Who enters the finals, with and without each trial that may still run."""
-    settled = best_of((c for t in _ended(record) for c in candidates(record, t)), top)
-    yield from ((found.trial, found.step) for found in settled)
+    """Who the finals choose from, with and without each trial that may still run."""
+    odds = expected_odds(record)
+    settled = pool((c for t in _ended(record) for c in candidates(record, t, odds)), top)
+    yield from (candidate.key for candidate in settled)
     for trial in _live(record):
-        own = list(candidates(record, trial))
+        own = list(candidates(record, trial, odds))
         for cut in _cuts(trial):
             left = [candidate for candidate in own if candidate.step <= cut]
-            yield from ((c.trial, c.step) for c in best_of([*settled, *left], top))
+            yield from (candidate.key for candidate in pool([*settled, *left], top))
 
 
 def _front(record: SweepRecord) -> Iterator[Key]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from easyds_tune.decisions.finals import choose_finalists, retrainings
+from easyds_tune.decisions.finals import nominated, retrainings
 from easyds_tune.decisions.guard import inspect
 from easyds_tune.decisions.rules import Rules
 from easyds_tune.decisions.schedulers import Action, make_scheduler
@@ -205,7 +205,7 @@ class Decider:
         """The next configuration that the finals want trained again, on a seed of its own."""
         if not self.rules.seeds:
             return None
-        finalists = choose_finalists(self.record, self.rules.top)
+        finalists = nominated(self.record, self.rules.top)
         left = retrainings(self.record, finalists, self.rules.seeds, self.rules.seed)
         if not left:
             return None

@@ -1,28 +1,30 @@
-"""Who enters the finals: checkpoints of any trial and step, by what the search measured of them."""
+"""Who enters the finals, round by round: checkpoints of any trial and step."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from easyds_tune.journal.bounds import Bound, violation
-from easyds_tune.journal.events import TrialState
-from easyds_tune.journal.intervals import interval_95
-from easyds_tune.journal.replay import Report, SweepRecord, TrialRecord
-from easyds_tune.results.ranking import (
-    DEFAULT_TRIAL_NUMBER,
-    RankedTrial,
-    finite_metric,
-    stderr_name,
+from easyds_tune.decisions.nomination import (
+    candidates,
+    expected_odds,
+    measured_odds,
+    nominate,
+    reports_with_checkpoint,
 )
+from easyds_tune.journal.bounds import violation
+from easyds_tune.journal.events import FinalistEvent, FinalsEvent, TrialState
+from easyds_tune.journal.replay import SweepRecord, TrialRecord
+from easyds_tune.results.finals import judged_finalists, measured_metrics, measured_violation
+from easyds_tune.results.ranking import DEFAULT_TRIAL_NUMBER, RankedTrial, finite_metric
 from easyds_tune.spec.base import LARGEST_SEED
 from easyds_tune.spec.sweep import SweepSpec
 
-PER_TRIAL = 2
-"""Checkpoints of one trial that may enter: neighbours hardly differ."""
+ROUNDS = 3
+"""Rounds of finals at most. Each costs `top` judgements, and every further checkpoint that is tried
+is another chance for one outside the bound to pass by luck."""
 
 
 class Retraining(NamedTuple):
@@ -33,20 +35,27 @@ class Retraining(NamedTuple):
 
 
 def choose_finalists(record: SweepRecord, top: int) -> list[tuple[str, int]]:
-    """(trial, step) of the checkpoints to judge anew, best first; none where none is feasible.
+    """(trial, step) of the checkpoints of the first round; none where none is feasible.
 
-    The `top` best ones, at most two of a trial. First come those whose whole interval keeps every
-    bound: the luckiest of many measured values lies inside a bound more easily than the truth. The
-    default configuration's best checkpoint always enters, to be compared with.
+    `top` of them, see `nominate`. The default configuration's best checkpoint always enters, to be
+    compared with.
     """
-    found = (entry for trial in record.trials.values() for entry in candidates(record, trial))
-    chosen = [(candidate.trial, candidate.step) for candidate in best_of(found, top)]
+    odds = expected_odds(record)
+    trials = record.trials.values()
+    chosen = nominate((c for trial in trials for c in candidates(record, trial, odds)), top)
     if not chosen:
         return []
     default = _default_checkpoint(record)
     if default is not None and default[0] not in {trial for trial, _ in chosen}:
         chosen.append(default)
     return chosen
+
+
+def nominated(record: SweepRecord, top: int) -> list[tuple[str, int]]:
+    """(trial, step) of the checkpoints of all rounds so far, without what was trained again."""
+    if not record.finals_round:
+        return choose_finalists(record, top)
+    return [(t, step) for t, step in record.chosen if record.trials[t].source != "finals"]
 
 
 def retrainings(
@@ -86,61 +95,47 @@ def retrained_finalists(
     ]
 
 
-def find_finalists(record: SweepRecord, spec: SweepSpec) -> list[tuple[str, int]]:
-    """(trial, step) of all checkpoints to judge once the search is over, retrained ones too.
+def find_finals(record: SweepRecord, spec: SweepSpec) -> FinalsEvent | None:
+    """The round to judge once nothing runs, retrained checkpoints included; None without finals.
 
     Several objectives have a front, and no finals.
     """
     if spec.finals is None or len(spec.objectives) > 1:
-        return []
-    chosen = choose_finalists(record, spec.finals.top)
-    return chosen + retrained_finalists(record, chosen)
+        return None
+    chosen = nominated(record, spec.finals.top)
+    found = chosen + retrained_finalists(record, chosen)
+    return FinalsEvent(found, max(1, record.finals_round)) if found else None
 
 
-class Candidate(NamedTuple):
-    """A feasible checkpoint; the smaller `order`, the better."""
+def next_round(record: SweepRecord, top: int) -> FinalsEvent | None:
+    """Nominate the next round after one in which every finalist but the default breaks a bound.
 
-    order: tuple[bool, float, int, int]
-    trial: str
-    step: int
-
-
-def candidates(record: SweepRecord, trial: TrialRecord) -> Iterator[Candidate]:
-    """The checkpoints of a trial that may enter the finals."""
-    objective = record.objective
-    sign = -1.0 if objective.mode == "max" else 1.0
-    if trial.source == "finals":
-        return
-    for report in reports_with_checkpoint(trial):
-        value = finite_metric(report, objective.metric)
-        outside = violation(record.bounds, report.metrics)
-        if not RankedTrial(trial, report, report.step, value, violation=outside).is_fit:
-            continue
-        assert value is not None
-        unsure = not all(_is_surely_inside(report, bound) for bound in record.bounds)
-        order = (unsure, sign * value, trial.number, report.step)
-        yield Candidate(order, trial.id, report.step)
-
-
-def best_of(found: Iterable[Candidate], top: int) -> list[Candidate]:
-    """The `top` best candidates, at most two of a trial, best first."""
-    chosen: list[Candidate] = []
-    of_trial: Counter[str] = Counter()
-    for candidate in sorted(found):
-        if len(chosen) < top and of_trial[candidate.trial] < PER_TRIAL:
-            of_trial[candidate.trial] += 1
-            chosen.append(candidate)
-    return chosen
+    None where a finalist keeps all bounds, where no candidate is left, and after `ROUNDS`. The odds
+    come from what the finals measured of the rejected finalists. Where the default keeps the
+    bounds, only candidates that the search measured above it are nominated. Only bounded metrics
+    are read, over all prompts, as for the winner: the finals' values of the objective are not, so
+    the interval that is reported stays that of prompts which chose nothing.
+    """
+    if not 0 < record.finals_round < ROUNDS:
+        return None
+    judged = judged_finalists(record)
+    default = _default_checkpoint(record)
+    params = None if default is None else record.trials[default[0]].params
+    others = [e for e in judged.values() if record.trials[e.trial].params != params]
+    if any(_is_inside(record, event) for event in others):
+        return None
+    odds = measured_odds(record, others)
+    found = [c for trial in record.trials.values() for c in candidates(record, trial, odds)]
+    if default in judged and _is_inside(record, judged[default]):
+        found = [candidate for candidate in found if candidate.cost < _cost(record, *default)]
+    known = {*record.chosen, *judged}
+    chosen = nominate((candidate for candidate in found if candidate.key not in known), top)
+    return FinalsEvent([*record.chosen, *chosen], record.finals_round + 1) if chosen else None
 
 
-def _is_surely_inside(report: Report, bound: Bound) -> bool:
-    """Whether both ends of the metric's 95 % interval keep the bound, as the search measured it."""
-    value = finite_metric(report, bound.metric)
-    if value is None:
-        return False
-    stderr = report.metrics.get(stderr_name(bound.metric), 0.0)
-    ends = interval_95(bound.metric, value, stderr if math.isfinite(stderr) else 0.0)
-    return all(bound.excess({bound.metric: end}) <= 0 for end in ends)
+def is_written(record: SweepRecord, event: FinalsEvent) -> bool:
+    """Whether the record has this round already."""
+    return (record.chosen, record.finals_round) == (event.finalists, event.round)
 
 
 def _default_checkpoint(record: SweepRecord) -> tuple[str, int] | None:
@@ -166,10 +161,18 @@ def best_step(record: SweepRecord, trial: TrialRecord, up_to: float = math.inf) 
     return min(found)[-1] if found else None
 
 
-def reports_with_checkpoint(trial: TrialRecord) -> list[Report]:
-    """What a trial reported at the steps whose checkpoints there are, by step."""
-    found = (trial.report_at(step) for step in sorted(trial.checkpoints))
-    return [report for report in found if report is not None]
+def _is_inside(record: SweepRecord, event: FinalistEvent) -> bool:
+    """Whether the finals found that a checkpoint keeps every bound."""
+    return measured_violation(record, event, measured_metrics(event)) == 0
+
+
+def _cost(record: SweepRecord, trial: str, step: int) -> float:
+    """The objective at a step as the search reported it, less is better."""
+    report = record.trials[trial].report_at(step)
+    value = None if report is None else finite_metric(report, record.objective.metric)
+    if value is None:
+        return math.inf
+    return -value if record.objective.mode == "max" else value
 
 
 def _key(params: dict[str, Any]) -> str:

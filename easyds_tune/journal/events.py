@@ -80,6 +80,8 @@ class SweepEvent:
     ``{"type": "float" | "int", "low", "high", "log"}`` or ``{"type": "choice", "choice": [...]}``.
     `max_steps` is the budget of one trial in steps; `created` is in unix seconds. Where a sweep has
     several objectives, `objectives` holds them all and `objective` is the first.
+    `finals_per_judge` is how many prompts (or held-out records) the finals have for each one of the
+    search.
     """
 
     name: str
@@ -91,6 +93,7 @@ class SweepEvent:
     space: dict[str, dict[str, Any]] = field(default_factory=dict)
     bounds: tuple[Bound, ...] = ()
     objectives: tuple[Objective, ...] = ()
+    finals_per_judge: float = 2.0
     version: int = SCHEMA_VERSION
 
 
@@ -228,9 +231,13 @@ class StopEvent:
 
 @dataclass(frozen=True, slots=True)
 class FinalsEvent:
-    """The finals began; `finalists` are the (trial, step) of all checkpoints to be judged."""
+    """A round of the finals began; `finalists` are the (trial, step) of all checkpoints to judge.
+
+    They include those of earlier rounds. `round` counts from 1.
+    """
 
     finalists: list[tuple[str, int]]
+    round: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 SHARES = ("accuracy", "distinct_2", "finished")
 """How the names of metrics end that lie between 0 and 1."""
-_STANDARD_ERRORS = 1.96
+STANDARD_ERRORS = 1.96
+"""Half of a normal 95 % interval."""
 
 
 def interval_95(metric: str, value: float, stderr: float) -> tuple[float, float]:
     """`value` ± 1.96 standard errors; a share's interval ends at 0 and at 1."""
-    low, high = value - _STANDARD_ERRORS * stderr, value + _STANDARD_ERRORS * stderr
+    low, high = value - STANDARD_ERRORS * stderr, value + STANDARD_ERRORS * stderr
     return (max(low, 0.0), min(high, 1.0)) if metric.endswith(SHARES) else (low, high)

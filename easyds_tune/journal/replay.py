@@ -200,6 +200,8 @@ class SweepRecord:
     undecided: str | None = None  # the trial whose report is the newest thing that happened
     stopped: str | None = None  # the limit that ended the search, in words
     chosen: list[tuple[str, int]] = field(default_factory=list)  # for the finals: trial, step
+    finals_round: int = 0  # the newest round of the finals, 0 while the search runs
+    finals_per_judge: float = 2.0  # see SweepEvent
     finalists: list[FinalistEvent] = field(default_factory=list)  # those judged so far
     final: FinalEvent | None = None
     torn_bytes: int = 0  # left out at the end of the journal when it was read
@@ -228,6 +230,7 @@ class SweepRecord:
             space=event.space,
             bounds=event.bounds,
             objectives=event.objectives or (event.objective,),
+            finals_per_judge=event.finals_per_judge,
             created=event.created,
             updated=entry.time,
             _up=entry.up or 0.0,
@@ -274,6 +277,7 @@ class SweepRecord:
                 for name, _ in event.finalists:
                     self._trial(name, entry)
                 self.chosen = [(trial, step) for trial, step in event.finalists]
+                self.finals_round = event.round
             case FinalistEvent() as event:
                 self._trial(event.trial, entry)
                 self.finalists.append(event)
@@ -344,6 +348,8 @@ class SweepRecord:
         if event.trial in self.trials:
             raise JournalError(f"event {entry.seq}: trial {event.trial} was suggested already")
         self.final = None  # a finished sweep that goes on is unfinished again
+        if event.source != "finals":
+            self.finals_round = 0
         self.trials[event.trial] = TrialRecord(
             id=event.trial,
             number=event.number,
@@ -364,6 +370,8 @@ class SweepRecord:
     def _start(self, event: StartEvent, entry: Entry) -> None:
         trial = self._trial(event.trial, entry)
         self.final = None
+        if trial.source != "finals":
+            self.finals_round = 0
         trial.state = TrialState.RUNNING
         trial.attempt = event.attempt
         trial.error = trial.ended = trial.ended_seq = None

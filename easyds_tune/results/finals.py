@@ -90,13 +90,8 @@ def settle(record: SweepRecord) -> Settled | None:
     wins nothing. A pure function of the record: the intervals come from fixed random numbers.
     """
     metric = record.objective.metric
-    latest = {
-        (event.trial, event.step): event
-        for event in record.finalists
-        if event.step in record.trials[event.trial].checkpoints
-        or event.step in record.trials[event.trial].lost
-    }
-    events = [event for event in latest.values() if len(event.values.get(metric, ())) >= 4]
+    latest = judged_finalists(record)
+    events = list(latest.values())
     if not events:
         return None
     sign = -1.0 if record.objective.mode == "max" else 1.0
@@ -138,6 +133,47 @@ def settle(record: SweepRecord) -> Settled | None:
         return difference(*samples)
 
     return Settled(finalists, winner, default, runner_up, over(default), over(runner_up))
+
+
+def judged_finalists(record: SweepRecord) -> dict[tuple[str, int], FinalistEvent]:
+    """The newest measurement of each (trial, step) that was judged on the objective and whose
+    checkpoint was not deleted."""
+    latest = {
+        (event.trial, event.step): event
+        for event in record.finalists
+        if event.step in record.trials[event.trial].checkpoints
+        or event.step in record.trials[event.trial].lost
+    }
+    metric = record.objective.metric
+    return {key: event for key, event in latest.items() if len(event.values.get(metric, ())) >= 4}
+
+
+def measured_metrics(event: FinalistEvent) -> dict[str, Estimate]:
+    """Every metric of a finalist, over all prompts."""
+    return {
+        name: estimate(_sample(event, name))
+        for name, values in event.values.items()
+        if len(values) >= 2
+    }
+
+
+def measured_violation(
+    record: SweepRecord, event: FinalistEvent, metrics: Mapping[str, Estimate]
+) -> float:
+    """How far the unfavourable ends lie outside of the bounds, in widths; 0 inside.
+
+    metrics: those that the finals measured; others count as the search reported them.
+    """
+    trial = record.trials[event.trial]
+    return sum(
+        max(
+            0.0,
+            _excess(metrics[bound.metric], bound)
+            if bound.metric in metrics
+            else _search_excess(trial, event.step, bound),
+        )
+        for bound in record.bounds
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +244,7 @@ def _finalist(
 ) -> Finalist:
     metric = record.objective.metric
     trial = record.trials[event.trial]
-    metrics = {
-        name: estimate(_sample(event, name))
-        for name, values in event.values.items()
-        if len(values) >= 2
-    }
+    metrics = measured_metrics(event)
     alike = [event] + [
         other
         for other in events
@@ -235,15 +267,7 @@ def _finalist(
         picked=halves[PICKING][0],
         reported=estimate(_sample(event, metric).part(REPORTING)),
         metrics=metrics,
-        violation=sum(
-            max(
-                0.0,
-                _excess(metrics[bound.metric], bound)
-                if bound.metric in metrics
-                else _search_excess(trial, event.step, bound),
-            )
-            for bound in record.bounds
-        ),
+        violation=measured_violation(record, event, metrics),
         search=_finite(reported.get(metric)),
         search_stderr=_finite(reported.get(stderr_name(metric))),
         trainings=tuple(halves[REPORTING]),

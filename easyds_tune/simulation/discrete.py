@@ -22,7 +22,7 @@ from easyds_tune.decisions.decider import (
     Verdict,
     decision_event,
 )
-from easyds_tune.decisions.finals import find_finalists
+from easyds_tune.decisions.finals import find_finals, is_written, next_round
 from easyds_tune.decisions.rules import bounds_of, objectives_of
 from easyds_tune.decisions.stop import tokens_used
 from easyds_tune.decisions.unfinished import unfinished_business
@@ -31,7 +31,6 @@ from easyds_tune.journal.events import (
     DecideEvent,
     Entry,
     Event,
-    FinalsEvent,
     FinishEvent,
     ReportEvent,
     ResumeEvent,
@@ -43,7 +42,7 @@ from easyds_tune.journal.events import (
 )
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.simulation.curves import Curves
-from easyds_tune.simulation.finals import judge_finalist
+from easyds_tune.simulation.finals import finals_per_judge, judge_finalist
 from easyds_tune.spec.sweep import SweepSpec, trial_id
 
 SPEEDS = (0.75, 1.25)
@@ -122,7 +121,7 @@ class _Loop:
         self._count = 1
         self._heap: list[tuple[float, int, str]] = []
         self._budget = spec.budget()
-        first = Entry(0, self._now, sweep_event(spec))
+        first = Entry(0, self._now, sweep_event(spec, finals_per_judge(spec, curves)))
         record = begun or SweepRecord.begin(first)
         self._result = SimulatedSweep(record, [] if begun else [first])
         self._decisions = decide(record)
@@ -130,6 +129,13 @@ class _Loop:
             self._resume(record)
 
     def run(self) -> SimulatedSweep:
+        self._run_trials()
+        while self._judge_finalists():
+            self._run_trials()
+        self._result.seconds = self._now
+        return self._result
+
+    def _run_trials(self) -> None:
         record = self._result.record
         while True:
             self._fill_slots()
@@ -140,16 +146,23 @@ class _Loop:
         for trial in list(record.trials.values()):
             if trial.state is TrialState.PAUSED:
                 self._apply(FinishEvent(trial.id, TrialState.PRUNED, trial.step, 0.0))
-        finalists = find_finalists(record, self._spec)
-        if finalists and finalists != record.chosen:
-            self._apply(FinalsEvent(finalists))
-        judged = {(event.trial, event.step) for event in record.finalists}
-        for name, step in finalists:
-            if (name, step) in judged:
-                continue
-            self._apply(judge_finalist(record, self._spec, self._curves, name, step))
-        self._result.seconds = self._now
-        return self._result
+
+    def _judge_finalists(self) -> bool:
+        """As in a live sweep; True where those of the next round are to be trained again."""
+        record, finals = self._result.record, self._spec.finals
+        found = find_finals(record, self._spec)
+        while finals is not None and found is not None:
+            if not is_written(record, found):
+                self._apply(found)
+            judged = {(event.trial, event.step) for event in record.finalists}
+            for name, step in found.finalists:
+                if (name, step) not in judged:
+                    self._apply(judge_finalist(record, self._spec, self._curves, name, step))
+            found = next_round(record, finals.top)
+            if found is not None and finals.seeds:
+                self._apply(found)
+                return True
+        return False
 
     def _resume(self, record: SweepRecord) -> None:
         self._now = record.updated
@@ -239,7 +252,7 @@ class _Loop:
         self._count += 1
 
 
-def sweep_event(spec: SweepSpec) -> SweepEvent:
+def sweep_event(spec: SweepSpec, finals_per_judge: float) -> SweepEvent:
     """The first event of a simulated sweep, which begins at time 0."""
     objectives = objectives_of(spec)
     return SweepEvent(
@@ -252,6 +265,7 @@ def sweep_event(spec: SweepSpec) -> SweepEvent:
         space={path: param.model_dump() for path, param in spec.search_space.items()},
         bounds=bounds_of(spec),
         objectives=objectives,
+        finals_per_judge=finals_per_judge,
     )
 
 

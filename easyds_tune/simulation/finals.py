@@ -11,13 +11,22 @@ PROMPTS_PER_JUDGE_PROMPT = 2
 """Finals prompts where the spec names no number, for each prompt of the judge."""
 
 
+def finals_prompts(spec: SweepSpec, curves: Curves) -> int:
+    """How many fresh prompts a finalist is judged on."""
+    named = spec.finals.num_prompts if spec.finals is not None else None
+    return named or PROMPTS_PER_JUDGE_PROMPT * curves.landscape.prompts
+
+
+def finals_per_judge(spec: SweepSpec, curves: Curves) -> float:
+    """How many of them there are for each prompt of the search."""
+    return finals_prompts(spec, curves) / curves.landscape.prompts
+
+
 def judge_finalist(
     record: SweepRecord, spec: SweepSpec, curves: Curves, name: str, step: int
 ) -> FinalistEvent:
     """A checkpoint on fresh prompts."""
-    assert spec.finals is not None
-    prompts = spec.finals.num_prompts or PROMPTS_PER_JUDGE_PROMPT * curves.landscape.prompts
     trial = record.trials[name]
     seed = spec.seed if trial.seed is None else trial.seed
-    values, weights = curves.finals(trial.params, step, seed, prompts)
+    values, weights = curves.finals(trial.params, step, seed, finals_prompts(spec, curves))
     return FinalistEvent(name, step, trial.checkpoints[step], values, weights)

@@ -12,7 +12,8 @@ class FinalsSpec(Spec):
     """The best feasible checkpoints are judged anew: the number that `best` reports."""
 
     top: int = Field(5, ge=1, le=1000)
-    """Checkpoints that enter the finals, of any trial and step; the default's best comes on top."""
+    """Checkpoints that a round of finals takes, of any trial and step; the default's best comes on
+    top. Further rounds follow, two at most, where all others break a bound."""
     prompts: DataSource | None = None
     """Fresh prompts; null takes those of judge.prompts that follow the judge's own. Where held-out
     records are the measure (a reward model, eval/loss), half of them is kept for the finals."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from easyds_tune.decisions.collector import bytes_over, disk_rules
 from easyds_tune.errors import EasyDSError, SweepError
-from easyds_tune.journal.events import FinalsEvent, NoteEvent
+from easyds_tune.journal.events import NoteEvent
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.derived import Boards, write_results
@@ -213,7 +213,8 @@ def _tune(
             try:
                 with signals.raising():
                     _run_trials(sweep, recorder, decider, scratch, stage)
-                    _judge_finalists(sweep, recorder, stage)
+                    while _judge_finalists(sweep, recorder, stage):
+                        _run_trials(sweep, recorder, decider, scratch, stage)
             except Exception:
                 check_ray()  # Ray says many things once a part of it is gone
                 raise
@@ -246,7 +247,7 @@ def _run_trials(
             reuse_actors=zero_stage(deepspeed_config(sweep.spec.deepspeed)) != 3,
         ),
         run_config=tune.RunConfig(
-            name="tune",
+            name=f"tune-{recorder.record.finals_round}",
             storage_path=str(scratch),
             callbacks=[recorder],
             verbose=0,
@@ -261,15 +262,22 @@ def _run_trials(
     tuner.fit()
 
 
-def _judge_finalists(sweep: Sweep, recorder: Recorder, stage: Stage) -> None:
-    from easyds_tune.decisions.finals import find_finalists
+def _judge_finalists(sweep: Sweep, recorder: Recorder, stage: Stage) -> bool:
+    """Judge the finalists, round by round; True where those of the next are to be trained again."""
+    from easyds_tune.decisions.finals import find_finals, is_written, next_round
 
-    finalists = find_finalists(recorder.record, sweep.spec)
-    if finalists and sweep.holds_finals:
-        if recorder.record.chosen != finalists:
-            recorder.append(FinalsEvent(finalists))
-        for event in stage.judge(recorder.record, finalists, recorder.tick):
+    finals = sweep.spec.finals
+    found = find_finals(recorder.record, sweep.spec) if sweep.holds_finals else None
+    while finals is not None and found is not None:
+        if not is_written(recorder.record, found):
+            recorder.append(found)
+        for event in stage.judge(recorder.record, found.finalists, recorder.tick):
             recorder.append(event)
+        found = next_round(recorder.record, finals.top)
+        if found is not None and finals.seeds:
+            recorder.append(found)
+            return True
+    return False
 
 
 def _stage(sweep: Sweep, scratch: Path) -> Stage:

@@ -32,7 +32,12 @@ from easyds_tune.sweep.check_training import dtype_problems, schedule_problems
 from easyds_tune.sweep.folder import never_began
 from easyds_tune.sweep.lock import holder
 from easyds_tune.trial.quiet import quiet_libraries
-from easyds_tune.trial.records import SweepRecords, records_of
+from easyds_tune.trial.records import (
+    DEFAULT_FINALS_PER_JUDGE,
+    SweepRecords,
+    finals_per_judge,
+    records_of,
+)
 from easyds_tune.trial.workbench import ENCODE, FIT
 
 CLASSIFIER = "ForSequenceClassification"
@@ -54,6 +59,8 @@ class CheckedRecords(SweepRecords):
 
     fitting: int
     """Training records that the spec's own max_length leaves: an epoch is a pass over these."""
+    finals_per_judge: float = DEFAULT_FINALS_PER_JUDGE
+    """Prompts of the finals for each one of the search."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,9 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True, is_sweep: bool = True
     if is_sweep:
         notes += decision_notes(spec)
     parts = vars(records) | {"notes": notes}
-    return CheckedRecords(**parts, fitting=model.fitting)
+    return CheckedRecords(
+        **parts, fitting=model.fitting, finals_per_judge=finals_per_judge(records)
+    )
 
 
 def _rewards(spec: SweepSpec) -> dict[str, RewardModelRewardSpec]:

@@ -92,6 +92,7 @@ def _sweep_event(spec: SweepSpec, records: CheckedRecords) -> SweepEvent:
         space={path: param.model_dump() for path, param in spec.search_space.items()},
         bounds=bounds_of(spec),
         objectives=objectives_of(spec),
+        finals_per_judge=records.finals_per_judge,
     )
 
 

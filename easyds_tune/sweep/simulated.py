@@ -13,7 +13,7 @@ from easyds_tune.journal.events import FinalistEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.simulation.curves import Curves, Landscape, load_landscape
 from easyds_tune.simulation.discrete import checkpoint_path, step_of
-from easyds_tune.simulation.finals import judge_finalist
+from easyds_tune.simulation.finals import finals_per_judge, judge_finalist
 from easyds_tune.simulation.space import position
 from easyds_tune.spec.sweep import SweepSpec, get_path, trial_spec
 
@@ -115,7 +115,10 @@ def check_simulation(spec: SweepSpec, path: Path, *, new_folder: bool = True) ->
     for searched in spec.search_space:
         if searched not in landscape.space:
             notes.append(f"search_space: {searched} changes nothing on these curves")
-    return CheckedRecords(train=[], held_out=[], prompts=[], notes=notes, fitting=0)
+    share = finals_per_judge(spec, curves_for(spec, landscape))
+    return CheckedRecords(
+        train=[], held_out=[], prompts=[], notes=notes, fitting=0, finals_per_judge=share
+    )
 
 
 def _curve_problems(spec: SweepSpec, landscape: Landscape) -> list[str]:

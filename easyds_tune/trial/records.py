@@ -17,6 +17,7 @@ KINDS: dict[str, Kind] = {"sft": "conversations", "rm": "preferences", "dpo": "p
                           "ppo": "prompts"}  # fmt: skip
 HOLDS_OUT = ("sft", "rm")
 """Algorithms with a loss or accuracy of their own on held-out records."""
+DEFAULT_FINALS_PER_JUDGE = 2
 FEWEST_FINALS = 16
 """Prompts or held-out records below which finals are not worth their intervals."""
 BIASED = "best then shows the search's own number, which is biased upward"
@@ -42,6 +43,17 @@ class SweepRecords:
     def hold_finals(self) -> bool:
         """Whether there is anything to judge finalists on."""
         return bool(self.finals_prompts or self.finals_held_out)
+
+
+def finals_per_judge(records: SweepRecords) -> float:
+    """Prompts of the finals for each of the search's; held-out records where there are none."""
+    for finals, search in (
+        (records.finals_prompts, records.prompts),
+        (records.finals_held_out, records.held_out),
+    ):
+        if finals and search:
+            return len(finals) / len(search)
+    return DEFAULT_FINALS_PER_JUDGE
 
 
 def records_of(spec: SweepSpec) -> SweepRecords:
@@ -162,7 +174,7 @@ def _enough(
     silent: bool,
 ) -> list[Prompt]:
     """As many as the finals ask for; none where too few are left, which is said unless `silent`."""
-    wanted = finals.num_prompts or max(FEWEST_FINALS, 2 * judge.num_prompts)
+    wanted = finals.num_prompts or max(FEWEST_FINALS, DEFAULT_FINALS_PER_JUDGE * judge.num_prompts)
     fewest = min(FEWEST_FINALS, finals.num_prompts or FEWEST_FINALS)
     if len(spare) >= fewest:
         if len(spare) < (finals.num_prompts or 0):

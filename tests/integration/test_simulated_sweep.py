@@ -29,10 +29,13 @@ from tests.integration.sweeps import command, spec_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
+SEED = 0
 LANDSCAPE = Path(__file__).parents[1] / "benchmarks" / "decisions" / "landscapes" / "hacking.yaml"
 
 
-def sweep_of(folder: Path, trials: int, slots: int, seeds: int = 0) -> tuple[Path, SweepSpec]:
+def sweep_of(
+    folder: Path, trials: int, slots: int, finals: dict[str, int] | None = None, seed: int = 0
+) -> tuple[Path, SweepSpec]:
     """An `asha` sweep on curves whose best reward lies outside of the bound."""
     path = spec_file(
         folder,
@@ -46,7 +49,8 @@ def sweep_of(folder: Path, trials: int, slots: int, seeds: int = 0) -> tuple[Pat
         search={"num_trials": trials},
         scheduler={"type": "asha"},
         bounds={"eval/kl": {"max": 0.2}},
-        finals={"top": 3, "seeds": seeds},
+        finals=finals or {"top": 3},
+        seed=seed,
         resources={"gpus_per_trial": 0, "max_concurrent": slots},
     )
     with command(folder, "sweep", path.name, "--simulate", str(LANDSCAPE)) as (process, _):
@@ -63,8 +67,12 @@ def shape(trial: TrialRecord) -> tuple[object, ...]:
 
 
 def test_ray_decides_as_the_same_events_do_without_it(tmp_path: Path) -> None:
-    """With one slot there is one order of events, and so one sweep: live and in virtual time."""
-    folder, spec = sweep_of(tmp_path, trials=15, slots=1, seeds=1)
+    """With one slot there is one order of events, and so one sweep: live and in virtual time.
+
+    Its first round of finals finds nothing inside, so another configuration is trained again.
+    """
+    finals = {"top": 1, "num_prompts": 16, "seeds": 1}
+    folder, spec = sweep_of(tmp_path, trials=15, slots=1, finals=finals, seed=SEED)
     live = load_sweep_record(folder)
 
     def decide(record: SweepRecord):  # type: ignore[no-untyped-def]
@@ -75,8 +83,21 @@ def test_ray_decides_as_the_same_events_do_without_it(tmp_path: Path) -> None:
     for name, trial in live.trials.items():
         assert shape(trial) == shape(virtual.trials[name])
     assert live.finalists == virtual.finalists
+    assert (live.chosen, live.finals_round) == (virtual.chosen, virtual.finals_round)
+    assert live.finals_round > 1
     actions = {d.action for trial in live.trials.values() for d in trial.decisions}
     assert actions == {"stop", "pause", "promote"}
+
+    # A driver that dies as the second round begins leaves this journal.
+    journal = folder / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    rounds = [number for number, line in enumerate(lines) if b'"event":"finals"' in line]
+    journal.write_bytes(b"".join(lines[: rounds[1] + 1]))
+    assert go_on(tmp_path, "resume", "asha") == 0
+    resumed = load_sweep_record(folder)
+    assert resumed.finalists == live.finalists
+    assert (resumed.chosen, resumed.finals_round) == (live.chosen, live.finals_round)
+    assert resumed.final == live.final
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,14 @@ import pytest
 
 from easyds_tune.decisions.decider import GoOn, New, Next, Over, Proposal, Verdict, Wait
 from easyds_tune.decisions.make import make_decider
-from easyds_tune.journal.events import TrialState
-from easyds_tune.journal.replay import SweepRecord
+from easyds_tune.journal.events import FinalsEvent, TrialState
+from easyds_tune.journal.replay import SweepRecord, replay
 from easyds_tune.results.finals import settle
 from easyds_tune.simulation.discrete import SimulatedSweep, simulate
+from easyds_tune.spec.sweep import SweepSpec
 from tests.simulation.landscapes import LOSS, RATE, curves, sweep_spec
 
+TIGHT = {"eval/kl": {"max": 0.3}}
 PARAMS = {RATE: 1e-3, LOSS: "sigmoid"}
 
 
@@ -126,3 +128,29 @@ def test_the_same_sweep_twice_is_the_same() -> None:
     )
     assert one.trials == other.trials
     assert one.finalists == other.finalists
+
+
+def few_finals_prompts(seeds: int = 0) -> SweepSpec:
+    """Finals of 16 prompts where the search has 128: a round may well find nothing inside."""
+    finals = {"top": 1, "num_prompts": 16, "seeds": seeds}
+    return sweep_spec(finals=finals, search={"num_trials": 12, "sampler": "random"}, bounds=TIGHT)
+
+
+def run_from(spec: SweepSpec, judge: int, begun: SweepRecord | None = None) -> SimulatedSweep:
+    found = curves(judge, noise={"reward_stderr": 0.08, "kl_relative_stderr": 0.03, "prompts": 128})
+    return simulate(spec, found, lambda record: make_decider(spec, record, 1), 1, begun)
+
+
+@pytest.mark.parametrize("seeds", [0, 1])
+def test_a_sweep_killed_anywhere_in_its_rounds_of_finals_goes_on_to_the_same_end(
+    seeds: int,
+) -> None:
+    spec = few_finals_prompts(seeds)
+    runs = ((judge, run_from(spec, judge)) for judge in range(30))
+    judge, whole = next((judge, run) for judge, run in runs if run.record.finals_round > 1)
+    began = next(n for n, e in enumerate(whole.entries) if isinstance(e.event, FinalsEvent))
+    end = whole.record
+    for cut in range(began, len(whole.entries) + 1):
+        record = run_from(spec, judge, replay(whole.entries[:cut])).record
+        assert record.finalists == end.finalists
+        assert (record.chosen, record.finals_round) == (end.chosen, end.finals_round)

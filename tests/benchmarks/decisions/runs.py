@@ -28,6 +28,7 @@ FOLDER = Path(__file__).parent
 LANDSCAPES = {
     "dpo": "dpo.json", "ppo": "ppo.json", "hacking": "hacking.yaml",
     "crossing": "crossing.yaml", "flat": "flat.yaml",
+    "sharp": "sharp.yaml", "precise": "precise.yaml", "outside": "precise.yaml",
 }  # fmt: skip
 OURS = "ours"
 METHODS = (OURS, *(baseline.key for baseline in BASELINES))

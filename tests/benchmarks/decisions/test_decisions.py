@@ -9,6 +9,7 @@ import pytest
 from easyds_tune.journal.events import TrialState
 from easyds_tune.simulation.discrete import SimulatedSweep, simulate
 from tests.benchmarks.decisions.baselines import BASELINES, OptunaASHA
+from tests.benchmarks.decisions.nomination import table
 from tests.benchmarks.decisions.runs import OURS, Best, Pick, Run, find_best, run
 from tests.benchmarks.decisions.verdicts import Results, Verdict, coverage, verdicts
 from tests.simulation.landscapes import MODELLED, curves, sweep_spec
@@ -115,3 +116,19 @@ def test_a_run_measures_its_pick_against_the_truth(method: str) -> None:
     assert found.filtered.worth == (found.filtered.value if found.filtered.is_feasible else 0.0)
     assert found.filtered.is_feasible == (found.filtered.kl <= 0.2)
     assert found.found >= found.filtered.worth
+
+
+def test_the_nomination_rules_of_two_commits_are_compared_seed_by_seed() -> None:
+    def row(seed: int, regret: float, what: str = "searched") -> dict[str, object]:
+        holds = None if what == "nothing" else True
+        return {"landscape": "flat", "seed": seed, "regret": regret, "what": what, "judged": 6,
+                "holds": holds}  # fmt: skip
+
+    old = [row(0, 0.4, "nothing"), row(1, 0.2), row(2, 0.1), row(3, 0.0)]
+    new = [row(2, 0.2), row(1, 0.2), row(0, 0.0)]
+    *_, line = table(old, new).splitlines()
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:2] == ["flat", "3"]
+    assert cells[2] == "0.2333 ± 0.0882 → 0.1333 ± 0.0667"
+    assert cells[4].startswith("-0.1000 ± ")
+    assert cells[5:] == ["1, 1", "1 → 0", "0 → 0", "0 → 0", "6.0 → 6.0", "2/2 → 3/3"]
