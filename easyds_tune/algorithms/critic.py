@@ -29,7 +29,7 @@ class Critic:
     def __init__(
         self, state_size: int, device: torch.device, learning_rate: float, max_grad_norm: float
     ) -> None:
-        """Start at zero: every state is worth nothing until learnt otherwise.
+        """Start with a value of 0 for every state.
 
         learning_rate: about how far one update can move a value, in spreads of the returns: a
         step of Adam moves each of the H weights, so each moves by 1/H of it.
@@ -59,7 +59,10 @@ class Critic:
         """Take in a rollout's returns (N, T); what the head predicts stays the same."""
         seen = returns[mask].double()
         mean, variance = seen.mean().item(), seen.var(correction=0).item()
-        if self._moments is not None:
+        if self._moments is None:
+            # Around the values of 0 that stand yet, so the first losses are of size 1 as well.
+            variance += mean**2
+        else:
             old_mean, old_variance = self._moments
             shift = mean - old_mean
             variance = DECAY * old_variance + (1 - DECAY) * (variance + DECAY * shift**2)

@@ -231,7 +231,9 @@ def _steps(learner: Learner, frozen: nn.Module | None, resume_from: Path | None)
         first = memory.step * updates
         rates = [memory.lr_scale * rate(first + number) for number in range(updates)]
         learnt = _update(learner, experience, rates, step)
-        seen = _rollout_metrics(experience) | {"train/kl_coef": memory.controller.coef}
+        seen = _rollout_metrics(experience, learner.critic is not None) | {
+            "train/kl_coef": memory.controller.coef
+        }
         if ppo.kl_controller != "fixed":
             seen["train/kl_ratio"] = seen["train/kl"] / ppo.kl_target
         _steer(memory, ppo, seen["train/kl"], warm=step > _warmup_steps(spec))
@@ -340,7 +342,7 @@ def _losses(
 ) -> dict[str, Tensor]:
     """The losses of a micro-batch by name, scalars.
 
-    `train/loss` is the policy's to go down, `train/value_loss` the critic's; no weight has both.
+    The policy minimises `train/loss`, the critic `train/value_loss`.
 
     tokens: of the whole mini-batch, which the sums are divided by.
     """
@@ -382,7 +384,7 @@ def _far_kl_notes(memory: Memory, ppo: PPOSpec, metrics: dict[str, float]) -> tu
     if was_told or not memory.is_far:
         return ()
     return (
-        f"at step {memory.step} the KL of the rollouts is {metrics['train/kl']:.3g} nats per "
+        f"up to step {memory.step} the KL of the rollouts is {metrics['train/kl']:.3g} nats per "
         f"token, {ratio:.1f} times kl_target {ppo.kl_target:g}; lower training.learning_rate or "
         "raise algorithm.kl_coef to hold it; a bound on train/kl_ratio ends such trials",
     )
@@ -395,7 +397,7 @@ def _steer(memory: Memory, ppo: PPOSpec, kl: float, *, warm: bool) -> None:
         memory.lr_scale = adjusted_scale(memory.lr_scale, kl, ppo)
 
 
-def _rollout_metrics(experience: Experience) -> dict[str, float]:
+def _rollout_metrics(experience: Experience, has_critic: bool) -> dict[str, float]:
     """What a rollout shows of the policy that drew it; `train/kl` is what the controller sees."""
     rollout = experience.rollout
     mask = rollout.mask
@@ -407,10 +409,11 @@ def _rollout_metrics(experience: Experience) -> dict[str, float]:
         "train/length": mask.sum(dim=1).float().mean(),
         "train/finished": rollout.ended.float().mean(),
     }
-    if experience.returns.any() and mask.sum() > 1:  # there is a value head, and a spread
-        spread = experience.returns[mask].var()
-        missed = (experience.returns - rollout.values)[mask].var()
-        metrics["train/explained_variance"] = 1 - missed / spread.clamp_min(1e-8)
+    if has_critic:
+        spread = experience.returns[mask].var(correction=0)
+        missed = (experience.returns - rollout.values)[mask].var(correction=0)
+        explained = 1 - missed / spread if spread > 0 else torch.zeros(())
+        metrics["train/explained_variance"] = explained
     return {name: value.item() for name, value in metrics.items()}
 
 
@@ -471,14 +474,17 @@ def _save(learner: Learner, policy: ModelContext, memory: Memory, folder: Path) 
 
 
 def _restore(learner: Learner, memory: Memory, trainer: Path) -> None:
-    if learner.critic is not None and not (trainer / CRITIC).is_file():
-        raise CheckpointError(
-            f"{trainer}: must hold {CRITIC}, the value head, and does not; an earlier version "
-            "wrote this checkpoint: start the sweep again"
-        )
-    learner.engine.load_checkpoint(
+    engine, inputs = learner.engine, learner.inputs
+    engine.load_checkpoint(
         str(trainer), tag=ENGINE, load_module_strict=False, load_lr_scheduler_states=False
     )
-    memory.restore(json.loads((trainer / STATE).read_text(encoding="utf-8")))
-    if learner.critic is not None:
-        learner.critic.restore(torch.load(trainer / CRITIC, weights_only=True))
+    try:
+        memory.restore(json.loads((trainer / STATE).read_text(encoding="utf-8")))
+        if learner.critic is not None:
+            state = torch.load(trainer / CRITIC, map_location=inputs.device, weights_only=True)
+            learner.critic.restore(state)
+    except (KeyError, FileNotFoundError) as error:
+        raise CheckpointError(
+            f"{trainer}: must hold the state of this version's PPO, and lacks {error}; an earlier "
+            "version wrote this checkpoint: start the sweep again"
+        ) from error

@@ -103,7 +103,7 @@ class PPOSpec(Spec):
     fiftieth of the budget, at least 1)."""
     kl_coef: float = Field(0.05, ge=0)
     """Coefficient of the KL penalty per token: the first one, or the only one of `fixed`."""
-    kl_coef_limit: float = Field(100.0, ge=1)
+    kl_coef_limit: float = Field(100.0, ge=2)
     """`adaptive` keeps the coefficient within this factor of `kl_coef`."""
     kl_estimator: KLEstimator = "k1"
     """How the penalty estimates the KL at each drawn token; k1 is unbiased, k3 never negative."""
@@ -125,8 +125,9 @@ class PPOSpec(Spec):
     cliprange_value: float = Field(0.2, gt=0)
     """The value prediction stops counting beyond the old one ± this, in spreads of the returns."""
     value_learning_rate: float = Field(0.3, gt=0)
-    """About how far one update can move a value, in spreads of the returns. The value head has an
-    optimizer of its own and no gradient into the policy."""
+    """How far one update moves a value at most, in spreads of the returns: by so much through the
+    states and by so much through the bias. The value head has its own optimizer and sends no
+    gradient into the policy."""
     entropy_coef: float = Field(0.0, ge=0)
     """Weight of an entropy bonus; 0 is usual where a KL penalty is."""
     max_approx_kl: float | None = Field(None, gt=0)
@@ -154,7 +155,7 @@ CORRECTION = 2.0
 """Parts in a horizon of its error that `adaptive` corrects each step; more overshoots less, until
 noise and lag make it swing (tried on simulated policies: 1, 1.5 and 2)."""
 FAR_KL_RATIO = 3.0
-"""A KL of more than so many times its target is told."""
+"""A KL of more than so many times its target is a warning."""
 
 
 def kl_horizon(ppo: PPOSpec, max_steps: int) -> float:

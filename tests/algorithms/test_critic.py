@@ -33,7 +33,7 @@ def learn(critic: Critic, states: Tensor, returns: Tensor, mask: Tensor, updates
         critic.step()
 
 
-def test_every_state_is_worth_nothing_at_the_start() -> None:
+def test_every_value_is_0_at_the_start() -> None:
     assert torch.equal(critic_of().values(states_of()), torch.zeros(2, 3))
 
 
@@ -48,20 +48,20 @@ def test_rescaling_leaves_every_value_as_it_was() -> None:
 def test_the_first_scale_is_that_of_the_first_returns_and_others_come_in_by_a_tenth() -> None:
     critic = critic_of()
     critic.scale_to(torch.tensor([[99.0, 1.0, 1.0], [3.0, 5.0, 5.0]]), MASK)
-    # 1, 1, 3, 5, 5: mean 3, variance 16 / 5. What is masked does not count.
-    assert critic.state()["moments"] == pytest.approx((3.0, 3.2))
+    # 1, 1, 3, 5, 5: mean 3, and 61 / 5 the mean square around the values of 0. Masked ones not.
+    assert critic.state()["moments"] == pytest.approx((3.0, 12.2))
     critic.scale_to(torch.full((2, 3), 13.0), MASK)
-    # Mean 3 + 0.1 × 10; variance 0.9 × 3.2 + 0.09 × 10².
-    assert critic.state()["moments"] == pytest.approx((4.0, 11.88))
+    # Mean 3 + 0.1 × 10; variance 0.9 × 12.2 + 0.09 × 10².
+    assert critic.state()["moments"] == pytest.approx((4.0, 19.98))
 
 
 def test_the_loss_is_in_spreads_of_the_returns() -> None:
     critic, states = critic_of(), states_of()
     returns = torch.tensor([[0.0, 10.0, 10.0], [30.0, 50.0, 50.0]])
-    critic.scale_to(returns, MASK)  # mean 30, spread sqrt(320); every value is 0 still
+    critic.scale_to(returns, MASK)  # a mean square of 1220; every value is 0 still
     found = critic.loss(states, torch.zeros(2, 3), returns, MASK, 0.2, 5)
-    # Half the mean of 10² 10² 30² 50² 50² over 320.
-    assert found.loss.item() == pytest.approx((100 + 100 + 900 + 2500 + 2500) / 5 / 320 / 2)
+    # Half the mean of 10² 10² 30² 50² 50² over 1220.
+    assert found.loss.item() == pytest.approx(0.5)
     assert found.clip_fraction == 0
 
 
@@ -97,10 +97,13 @@ def test_the_norm_is_told_before_clipping_and_the_next_update_starts_from_no_gra
     assert critic.step() == 0.0
 
 
-def test_returns_without_a_spread_are_no_division_by_zero() -> None:
-    critic, states = critic_of(), states_of()
-    learn(critic, states, torch.full((2, 3), 2.0), MASK, 3)
-    assert critic.values(states).isfinite().all()
+def test_returns_without_a_spread_are_learnt_too() -> None:
+    critic, states, returns = critic_of(), states_of(), torch.full((2, 3), -2.0)
+    critic.scale_to(returns, MASK)
+    found = critic.loss(states, torch.zeros(2, 3), returns, MASK, 0.2, 5)
+    assert found.loss.item() == pytest.approx(0.5)
+    learn(critic, states, returns, MASK, 30)
+    torch.testing.assert_close(critic.values(states)[MASK], returns[MASK], rtol=0.2, atol=0.0)
 
 
 def test_a_critic_continues_from_its_file_with_the_same_bits() -> None:

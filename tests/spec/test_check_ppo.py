@@ -172,6 +172,7 @@ def _algorithm(fields: dict[str, Any]) -> dict[str, Any]:
 
 RANGE = {"low": 0.1, "high": 0.9}
 WIDER = {"low": 1.5, "high": 9}
+LIMITS = {"low": 10, "high": 1000}
 OF_THE_CRITIC = dict.fromkeys(("gamma", "lam", "value_learning_rate", "cliprange_value"), RANGE)
 FIXED = {"kl_controller": "fixed"}
 ZIEGLER = {"kl_controller": "ziegler"}
@@ -190,9 +191,9 @@ GROUPS = {"advantage_estimator": "grpo", "num_generations": 4}
         # Trial 0 has the spec's own controller, which is the adaptive one.
         ({}, {"kl_horizon": WIDER, "kl_controller": ["fixed"]}, {}),
         (FIXED, {"kl_horizon": WIDER}, {"kl_horizon": "kl_controller: fixed"}),
-        ({}, {"kl_coef_limit": WIDER}, {}),
+        ({}, {"kl_coef_limit": LIMITS}, {}),
         (ZIEGLER, {"kl_target": RANGE, "kl_horizon": WIDER}, {}),
-        (ZIEGLER, {"kl_coef_limit": WIDER}, {"kl_coef_limit": "kl_controller: ziegler"}),
+        (ZIEGLER, {"kl_coef_limit": LIMITS}, {"kl_coef_limit": "kl_controller: ziegler"}),
         ({}, OF_THE_CRITIC, {}),
         (
             GROUPS,
