@@ -108,7 +108,7 @@ def test_a_blocked_signal_is_heard_at_the_end_of_the_block() -> None:
     signals = Signals()
     with signals.heard():
         with blocked():
-            tell(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # to this thread, the only one that blocks it
             assert signals.first is None
         assert signals.first == signal.SIGTERM
 

@@ -88,16 +88,23 @@ def curve(reports: list[Report], name: str) -> list[float]:
 def test_the_learning_curve_stays(
     algorithm: str, rows: int, large_ones: int, tmp_path: Path
 ) -> None:
-    """From a checkpoint that was written in larger passes; measured: 5e-7, PPO's losses 2e-6."""
+    """From a checkpoint that was written in larger passes; measured: 5e-7, PPO's losses 2e-6.
+
+    PPO's loss is a mean of whitened advantages, terms of size 1 that nearly cancel, so it is
+    compared on their scale; the value loss beside it is not.
+    """
     lab = lab_of(algorithm, tmp_path)
     wanted = lab.run()
     seen, times = in_less_memory(lab, rows, large_ones)
     assert times == 2
     assert [report.step for report in seen] == [report.step for report in wanted]
     names = ["train/loss", "train/grad_norm", "train/learning_rate", "train/num_tokens"]
-    names += {"sft": ["eval/loss"], "rm": ["eval/loss"], "ppo": ["train/reward"]}.get(algorithm, [])
+    names += {"sft": ["eval/loss"], "rm": ["eval/loss"], 
+              "ppo": ["train/reward", "train/value_loss"]}.get(algorithm, [])  # fmt: skip
+    scale = 1.0 if algorithm == "ppo" else 0.0
     for name in [*names, lab.spec.objective.metric]:
-        assert curve(seen, name) == pytest.approx(curve(wanted, name), rel=1e-5), name
+        near = 1e-6 * scale if name == "train/loss" else None
+        assert curve(seen, name) == pytest.approx(curve(wanted, name), rel=1e-5, abs=near), name
     if algorithm != "rm":
         assert curve(seen, "eval/kl") == pytest.approx(curve(wanted, "eval/kl"), abs=1e-6)
         assert curve(wanted, "eval/kl")[-1] > 1e-5
