@@ -63,10 +63,14 @@ class Boards:
             self._writer = None
 
 
-def write_results(record: SweepRecord, folder: Path, say: Say) -> None:
-    """Write the tables and best.json; say what could not be written, and why."""
+def write_results(record: SweepRecord, folder: Path, say: Say, *, with_best: bool = True) -> None:
+    """Write the tables and best.json; say what could not be written, and why.
+
+    with_best: False leaves out best.json, whose checkpoints are hashed, which may take minutes.
+    """
     _attempt(lambda: write_tables(record, folder), folder / "*.parquet", say)
-    _attempt(lambda: write_best(record, folder), folder / "best.json", say)
+    if with_best:
+        _attempt(lambda: write_best(record, folder), folder / "best.json", say)
 
 
 def _attempt(write: Callable[[], object], what: Path, say: Say) -> None:

@@ -95,6 +95,14 @@ def found_checkpoints(record: SweepRecord, folder: Path) -> list[RestoreEvent]:
     return events
 
 
+def restore_note(found: RestoreEvent) -> str:
+    """What the journal says beside such an event."""
+    return (
+        f"trial {found.trial}: the checkpoint of step {found.step} is whole, and is in the journal "
+        "again"
+    )
+
+
 def sweep_leftovers(record: SweepRecord, folder: Path) -> list[str]:
     """Delete files of checkpoints that the record does not know; what was deleted, in words.
 
