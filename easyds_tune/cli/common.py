@@ -68,9 +68,9 @@ def to_type(command: str, folder: Path) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line at once; where a full disk takes none, a sweep goes on all the same.
+    """Print a line at once; a full disk is ignored.
 
-    Raises BrokenPipeError where nobody reads it.
+    Raises BrokenPipeError where stdout is closed.
     """
     try:
         print(text, flush=True)

@@ -1,7 +1,7 @@
 """Carries out what the collector decides: the journal first, then the files.
 
 A crash in between leaves files that the journal calls deleted; `sweep_leftovers` removes them when
-the sweep goes on.
+the sweep is resumed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def collect(
 def lost_checkpoints(record: SweepRecord, folder: Path) -> list[LostEvent | CollectEvent]:
     """Events for checkpoints that the record has and the disk has not, as after a journal was cut.
 
-    For a resume, before anything goes on from them. Not for simulated sweeps, which write none.
+    For a resume, before any trial is resumed from them. Not for simulated sweeps: these write none.
     """
     events: list[LostEvent | CollectEvent] = []
     for trial in record.trials.values():
@@ -74,7 +74,7 @@ def lost_checkpoints(record: SweepRecord, folder: Path) -> list[LostEvent | Coll
 def found_checkpoints(record: SweepRecord, folder: Path) -> list[RestoreEvent]:
     """Events for whole checkpoints of ended trials that were lost, or whose journal lines were.
 
-    For a resume or a repair. A trial that goes on writes its own again, and collected ones stay
+    For a resume or a repair. A resumed trial writes its own again, and collected ones stay
     deleted. What is found is judged and exported, never unpickled.
     """
     events = []

@@ -1,4 +1,4 @@
-"""Drive a sweep from wherever its journal stands to its end: Ray Tune, the finals, the winner."""
+"""Run a sweep from where its journal ends: Ray Tune, the finals, the winner."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _drive(
     from easyds_tune.decisions.make import make_decider
 
     slots = slot_count(sweep.spec.resources)
-    # Of the record as the last driver left it: what that one had not decided is decided anew.
+    # From the record as the last driver left it: its undecided report is decided again.
     decider = make_decider(
         sweep.spec,
         record,
@@ -186,7 +186,7 @@ def write_end(recorder: Recorder, folder: Path, signals: Signals) -> int:
 
 
 def _early_end(error: BaseException, sweep: Sweep, signals: Signals) -> int:
-    """The exit code of a sweep that was told to stop; of any other, raises what ended it."""
+    """Return the exit code of a sweep that a signal stopped; raise any other error."""
     if isinstance(error, Interrupted | KeyboardInterrupt):
         return EXIT_INTERRUPTED[getattr(error, "signum", signal.SIGINT)]
     if signals.first is not None:  # who ends a sweep may end Ray as well
@@ -267,7 +267,7 @@ def _run_trials(
             storage_path=str(scratch),
             callbacks=[recorder],
             verbose=0,
-            # A run that fails is over for Tune; the decider has the trial go on in another.
+            # Tune never retries a failed run; the decider resumes the trial in another.
             failure_config=tune.FailureConfig(max_failures=0),
             # Trials write checkpoints of their own, at every report.
             checkpoint_config=tune.CheckpointConfig(

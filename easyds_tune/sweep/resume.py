@@ -52,7 +52,7 @@ MAY_CHANGE = (
     "output.keep",
     "output.disk_limit",
 )
-"""Fields, or whole sections, that a sweep that goes on may have otherwise than before."""
+"""Fields, or whole sections, that may change when a sweep is resumed."""
 EXTENDS = {
     "trials": "search.num_trials",
     "slots": "resources.max_concurrent",
@@ -72,10 +72,10 @@ def resume_sweep(
 ) -> int:
     """Continue a sweep and return the exit code of the command.
 
-    spec: must be that of the sweep but for what may change; None is the sweep's own. What stands
-    in it as it did before gives way to what the sweep was extended by since.
-    extend: values by dotted path that take the place of the spec's, none less than before.
-    simulate: must be the curves that the sweep began with; None is whatever it began with.
+    spec: differs from the sweep's only in what may change; None is the sweep's own. A value that
+    it has as before is replaced by what the sweep was extended by since.
+    extend: values by dotted path that replace the spec's, none less than before.
+    simulate: must be the curves that the sweep began with; None takes these.
     One that is over has its derived files rewritten, and keeps its code.
     Raises SpecError where spec, data or machine do not fit what the sweep began with, or another
     driver has the sweep; nothing was written then.
@@ -127,7 +127,7 @@ def _go_on(
         notes = [note for note in told if note not in record.notes]
         notes += [left_behind] if left_behind else []
         if is_moved:
-            notes.append(f"{resolved.working_folder} is no more; goes on in {Path.cwd()}")
+            notes.append(f"{resolved.working_folder} no longer exists; continues in {Path.cwd()}")
         notes += torn_notes(record)
         notes += _version_notes(resolved.versions)
         notes += _lost_waiting(record)
@@ -177,7 +177,7 @@ def _curves(resolved: Resolved, given: Path | None, folder: Path) -> Path | None
     if before is None:
         raise SpecError(
             [
-                f"--simulate: {folder.name} trains its trials, and does so when it goes on; leave "
+                f"--simulate: {folder.name} trains its trials; leave "
                 "it out, or start a new sweep with --set name=..."
             ]
         )
@@ -245,7 +245,7 @@ def extended(spec: SweepSpec, extend: dict[str, Any]) -> SweepSpec:
 
 
 def with_extensions(spec: SweepSpec, resolved: Resolved) -> SweepSpec:
-    """A spec as somebody gave it, with what the sweep goes on with wherever he has not changed it.
+    """A given spec, with the sweep's own values wherever the author has not changed them.
 
     A file that says three trials does not take away those that `--extend` has added since.
     """
@@ -258,7 +258,7 @@ def with_extensions(spec: SweepSpec, resolved: Resolved) -> SweepSpec:
 
 
 def _lost_waiting(record: SweepRecord) -> list[str]:
-    """A word on trials that waited at a rung when the search ended: they are over."""
+    """A note on trials that waited at a rung when the search ended: they have ended."""
     lost = [
         trial.id
         for trial in record.trials.values()
@@ -269,9 +269,7 @@ def _lost_waiting(record: SweepRecord) -> list[str]:
     ]
     if record.final is None or not lost:
         return []
-    return [
-        f"{len(lost)} trials waited at a rung when the search ended, and are not taken up again"
-    ]
+    return [f"{len(lost)} trials waited at a rung when the search ended, and are not resumed"]
 
 
 def _may_change(path: str) -> bool:
@@ -291,7 +289,7 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 def _refuse_other_changes(changes: dict[str, tuple[Any, Any]], folder: Path) -> None:
     problems = [
         f"{path}: was {was} when {folder.name} began and is {now}; only "
-        f"{', '.join(MAY_CHANGE)} may change when a sweep goes on"
+        f"{', '.join(MAY_CHANGE)} may change when a sweep is resumed"
         for path, (was, now) in changes.items()
         if not _may_change(path)
     ]

@@ -35,7 +35,7 @@ class SweepRecords:
     hashes: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the records of each part."""
     finals_prompts: list[Prompt] = field(default_factory=list)
-    """What the judge asks in the finals, and nobody before."""
+    """The judge's prompts in the finals; the search uses none of them."""
     finals_held_out: list[Record] = field(default_factory=list)
     """Held-out records that the search never sees, where its objective is measured on such."""
 
