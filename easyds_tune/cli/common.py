@@ -44,16 +44,16 @@ def whole_record(folder: Path) -> SweepRecord:
     """A sweep's record without contenders that do not verify on disk; warns of each of these."""
     from easyds_tune.redact import redact
     from easyds_tune.results.load import load_sweep_record
-    from easyds_tune.results.verified import loss_notes, verified
+    from easyds_tune.results.verified import loss_notes, verified_while_running
 
-    before = load_sweep_record(folder)
-    record, losses = verified(before, folder)
+    before, record, losses = verified_while_running(lambda: load_sweep_record(folder), folder)
     for note in loss_notes(before, record, losses):
         print(f"warning: {redact(note)}", file=sys.stderr)
     if losses:
         print(
-            f"bring the files back, then {to_type('repair', folder)}; the same command writes "
-            "best.json without them. Or train again: easyds-tune train SPEC --params ...",
+            f"restore the files, then run {to_type('repair', folder)}; without the files, repair "
+            "rewrites best.json without these checkpoints. To train one again: easyds-tune train "
+            "SPEC --params ...",
             file=sys.stderr,
         )
     return record
@@ -68,9 +68,9 @@ def to_type(command: str, folder: Path) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line at once; where a full disk takes none, a sweep goes on all the same.
+    """Print a line at once; a full disk is ignored.
 
-    Raises BrokenPipeError where nobody reads it.
+    Raises BrokenPipeError where stdout is closed.
     """
     try:
         print(text, flush=True)

@@ -52,10 +52,11 @@ def choose_finalists(record: SweepRecord, top: int) -> list[tuple[str, int]]:
 
 
 def nominated(record: SweepRecord, top: int) -> list[tuple[str, int]]:
-    """(trial, step) of the checkpoints of all rounds so far, without what was trained again."""
-    if not record.finals_round:
-        return choose_finalists(record, top)
-    return [(t, step) for t, step in record.chosen if record.trials[t].source != "finals"]
+    """(trial, step) of the checkpoints of all rounds so far, without what was trained again.
+
+    Lost ones are left out. Where none is left, finalists are chosen as for a first round.
+    """
+    return _left(record) or choose_finalists(record, top)
 
 
 def retrainings(
@@ -98,6 +99,8 @@ def retrained_finalists(
 def find_finals(record: SweepRecord, spec: SweepSpec) -> FinalsEvent | None:
     """The round to judge once nothing runs, retrained checkpoints included; None without finals.
 
+    Leaves out finalists whose checkpoints are lost, see `nominated`.
+
     Several objectives have a front, and no finals.
     """
     if spec.finals is None or len(spec.objectives) > 1:
@@ -110,18 +113,24 @@ def find_finals(record: SweepRecord, spec: SweepSpec) -> FinalsEvent | None:
 def next_round(record: SweepRecord, top: int) -> FinalsEvent | None:
     """Nominate the next round after one in which every finalist but the default breaks a bound.
 
-    None where a finalist keeps all bounds, where no candidate is left, and after `ROUNDS`. The odds
-    come from what the finals measured of the rejected finalists. Where the default keeps the
-    bounds, only candidates that the search measured above it are nominated. Only bounded metrics
-    are read, over all prompts, as for the winner: the finals' values of the objective are not, so
-    the interval that is reported stays that of prompts which chose nothing.
+    A finalist whose checkpoint is lost keeps none. Where all are lost, finalists are chosen as for
+    a first round, and the number of the round stays. None where a finalist keeps all bounds, where
+    no candidate is left, and after `ROUNDS`. The odds come from what the finals measured of the
+    rejected finalists. Where the default keeps the bounds, only candidates that the search measured
+    above it are nominated. Only bounded metrics are read, over all prompts, as for the winner: the
+    finals' values of the objective are not, so the interval that is reported stays that of prompts
+    which chose nothing.
     """
-    if not 0 < record.finals_round < ROUNDS:
+    if not record.finals_round:
+        return None
+    if not _left(record):
+        chosen = choose_finalists(record, top)
+        return FinalsEvent(chosen, record.finals_round) if chosen else None
+    if record.finals_round >= ROUNDS:
         return None
     judged = judged_finalists(record)
-    default = _default_checkpoint(record)
-    params = None if default is None else record.trials[default[0]].params
-    others = [e for e in judged.values() if record.trials[e.trial].params != params]
+    default = _compared_with(record)
+    others = [event for event in judged.values() if not _is_default(record, event, default)]
     if any(_is_inside(record, event) for event in others):
         return None
     odds = measured_odds(record, others)
@@ -134,8 +143,37 @@ def next_round(record: SweepRecord, top: int) -> FinalsEvent | None:
 
 
 def is_written(record: SweepRecord, event: FinalsEvent) -> bool:
-    """Whether the record has this round already."""
-    return (record.chosen, record.finals_round) == (event.finalists, event.round)
+    """Whether the record has this round already; finalists that are lost since do not count."""
+    return record.finals_round == event.round and set(event.finalists) <= set(record.chosen)
+
+
+def _left(record: SweepRecord) -> list[tuple[str, int]]:
+    """The nominated finalists of all rounds so far whose checkpoints are not lost."""
+    if not record.finals_round:
+        return []
+    return [
+        (trial, step)
+        for trial, step in record.chosen
+        if record.trials[trial].source != "finals" and step in record.trials[trial].checkpoints
+    ]
+
+
+def _compared_with(record: SweepRecord) -> tuple[str, int] | None:
+    """The default's checkpoint that the finalists of these finals are compared with, lost or not.
+
+    Its first one among the finalists: a later round may nominate others on their own merit.
+    """
+    default = (key for key in record.chosen if record.trials[key[0]].number == DEFAULT_TRIAL_NUMBER)
+    return next(default, None)
+
+
+def _is_default(record: SweepRecord, event: FinalistEvent, default: tuple[str, int] | None) -> bool:
+    """Whether this is the checkpoint that finalists are compared with, or its retraining."""
+    if default is None or event.step != default[1]:
+        return False
+    trial, compared = record.trials[event.trial], record.trials[default[0]]
+    is_retrained = trial.source == "finals" and trial.params == compared.params
+    return trial is compared or is_retrained
 
 
 def _default_checkpoint(record: SweepRecord) -> tuple[str, int] | None:
@@ -162,7 +200,9 @@ def best_step(record: SweepRecord, trial: TrialRecord, up_to: float = math.inf) 
 
 
 def _is_inside(record: SweepRecord, event: FinalistEvent) -> bool:
-    """Whether the finals found that a checkpoint keeps every bound."""
+    """Whether the finals found that a checkpoint, which is not lost, keeps every bound."""
+    if event.step not in record.trials[event.trial].checkpoints:
+        return False
     return measured_violation(record, event, measured_metrics(event)) == 0
 
 

@@ -26,6 +26,8 @@ from easyds_tune.errors import JournalError
 from easyds_tune.journal.bounds import Bound
 
 SCHEMA_VERSION = 1
+DEFAULT_FINALS_PER_JUDGE = 2
+"""Prompts of the finals for each one of the judge, where neither spec nor journal says."""
 
 LINE_START = b'{"crc":"'
 _HEAD = LINE_START + b'%08x",'
@@ -93,7 +95,7 @@ class SweepEvent:
     space: dict[str, dict[str, Any]] = field(default_factory=dict)
     bounds: tuple[Bound, ...] = ()
     objectives: tuple[Objective, ...] = ()
-    finals_per_judge: float = 2.0
+    finals_per_judge: float = DEFAULT_FINALS_PER_JUDGE
     version: int = SCHEMA_VERSION
 
 

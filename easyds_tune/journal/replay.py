@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from easyds_tune.errors import JournalError
 from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import (
+    DEFAULT_FINALS_PER_JUDGE,
     CheckpointEvent,
     CollectEvent,
     DecideEvent,
@@ -201,7 +202,7 @@ class SweepRecord:
     stopped: str | None = None  # the limit that ended the search, in words
     chosen: list[tuple[str, int]] = field(default_factory=list)  # for the finals: trial, step
     finals_round: int = 0  # the newest round of the finals, 0 while the search runs
-    finals_per_judge: float = 2.0  # see SweepEvent
+    finals_per_judge: float = DEFAULT_FINALS_PER_JUDGE  # see SweepEvent
     finalists: list[FinalistEvent] = field(default_factory=list)  # those judged so far
     final: FinalEvent | None = None
     torn_bytes: int = 0  # left out at the end of the journal when it was read

@@ -71,7 +71,6 @@ def write_best(record: SweepRecord, folder: Path) -> Path:
 def _by_finals(record: SweepRecord, settled: Settled) -> dict[str, Any]:
     """Who won the finals, and by how much, on the reporting half of their prompts."""
     metric = record.objective.metric
-    rivals = [f for f in settled.finalists if f.is_feasible and f is not settled.winner]
 
     def describe(finalist: Finalist | None) -> dict[str, Any] | None:
         return None if finalist is None else _describe_finalist(finalist, metric)
@@ -81,7 +80,7 @@ def _by_finals(record: SweepRecord, settled: Settled) -> dict[str, Any]:
         "default": describe(settled.default),
         "gain_over_default": _gain(settled.over_default),
         "gain_over_runner_up": _gain(settled.over_runner_up),
-        "runners_up": [describe(rival) for rival in rivals[:RUNNERS_UP]],
+        "runners_up": [describe(rival) for rival in settled.rivals[:RUNNERS_UP]],
         "nearest_miss": describe(settled.nearest_miss),
     }
 

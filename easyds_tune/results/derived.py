@@ -1,6 +1,6 @@
 """Everything beside the journal: tables, TensorBoard, best.json. Derived, and never worth a sweep.
 
-Where one cannot be written, as on a full disk, it is left out with a word. Boards are written anew
+Where one cannot be written, as on a full disk, it is left out with a warning. Boards are rewritten
 at the end; everything by `easyds-tune repair`.
 """
 
@@ -18,7 +18,7 @@ Say = Callable[[str], object]
 
 
 class Boards:
-    """A `TensorBoardWriter` that an error ends, and not the sweep; `close` then writes it anew.
+    """A `TensorBoardWriter` that an error ends, and not the sweep; `close` then rewrites it.
 
     say: told once what was left out, and why.
     """
@@ -42,11 +42,11 @@ class Boards:
         self._try(lambda writer: writer.finish(trial))
 
     def rebuild(self) -> None:
-        """Write anew what the record says, before anything is added."""
+        """Rewrite the boards from the record, before anything is added."""
         _attempt(lambda: rebuild(self._record, self._folder), self._folder, self._say)
 
     def close(self) -> None:
-        """Close every file; where something was left out, write all of it anew."""
+        """Close every file; where something was left out, rewrite all of it."""
         self._try(lambda writer: writer.close())
         if self._writer is None:
             self.rebuild()
@@ -58,19 +58,25 @@ class Boards:
             write(self._writer)
         except OSError as error:
             # What follows a torn event is never read, so nothing more is appended.
-            self._say(f"{self._folder} is not kept up, and is written anew at the end: {error}")
+            self._say(
+                f"{self._folder} is not updated until the sweep ends, then rewritten: {error}"
+            )
             self._writer.abandon()
             self._writer = None
 
 
-def write_results(record: SweepRecord, folder: Path, say: Say) -> None:
-    """Write the tables and best.json; say what could not be written, and why."""
+def write_results(record: SweepRecord, folder: Path, say: Say, *, with_best: bool = True) -> None:
+    """Write the tables and best.json; say what could not be written, and why.
+
+    with_best: False leaves out best.json, whose checkpoints are hashed, which may take minutes.
+    """
     _attempt(lambda: write_tables(record, folder), folder / "*.parquet", say)
-    _attempt(lambda: write_best(record, folder), folder / "best.json", say)
+    if with_best:
+        _attempt(lambda: write_best(record, folder), folder / "best.json", say)
 
 
 def _attempt(write: Callable[[], object], what: Path, say: Say) -> None:
     try:
         write()
     except OSError as error:
-        say(f"{what} could not be written, and is made anew by easyds-tune repair: {error}")
+        say(f"{what} could not be written; rewrite it with easyds-tune repair: {error}")

@@ -77,6 +77,11 @@ class Settled:
     over_runner_up: Estimate | None
 
     @property
+    def rivals(self) -> list[Finalist]:
+        """The feasible finalists besides the winner, best first."""
+        return [f for f in self.finalists if f.is_feasible and f is not self.winner]
+
+    @property
     def nearest_miss(self) -> Finalist | None:
         """Where nothing is feasible, the finalist that misses the bounds least."""
         return self.finalists[0] if self.winner is None else None

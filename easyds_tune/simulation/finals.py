@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from easyds_tune.journal.events import FinalistEvent
+from easyds_tune.journal.events import DEFAULT_FINALS_PER_JUDGE, FinalistEvent
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.simulation.curves import Curves
 from easyds_tune.spec.sweep import SweepSpec
-
-PROMPTS_PER_JUDGE_PROMPT = 2
-"""Finals prompts where the spec names no number, for each prompt of the judge."""
 
 
 def finals_prompts(spec: SweepSpec, curves: Curves) -> int:
     """How many fresh prompts a finalist is judged on."""
     named = spec.finals.num_prompts if spec.finals is not None else None
-    return named or PROMPTS_PER_JUDGE_PROMPT * curves.landscape.prompts
+    return named or DEFAULT_FINALS_PER_JUDGE * curves.landscape.prompts
 
 
 def finals_per_judge(spec: SweepSpec, curves: Curves) -> float:

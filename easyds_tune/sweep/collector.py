@@ -1,7 +1,7 @@
 """Carries out what the collector decides: the journal first, then the files.
 
 A crash in between leaves files that the journal calls deleted; `sweep_leftovers` removes them when
-the sweep goes on.
+the sweep is resumed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def collect(
 def lost_checkpoints(record: SweepRecord, folder: Path) -> list[LostEvent | CollectEvent]:
     """Events for checkpoints that the record has and the disk has not, as after a journal was cut.
 
-    For a resume, before anything goes on from them. Not for simulated sweeps, which write none.
+    For a resume, before any trial is resumed from them. Not for simulated sweeps: these write none.
     """
     events: list[LostEvent | CollectEvent] = []
     for trial in record.trials.values():
@@ -74,7 +74,7 @@ def lost_checkpoints(record: SweepRecord, folder: Path) -> list[LostEvent | Coll
 def found_checkpoints(record: SweepRecord, folder: Path) -> list[RestoreEvent]:
     """Events for whole checkpoints of ended trials that were lost, or whose journal lines were.
 
-    For a resume or a repair. A trial that goes on writes its own again, and collected ones stay
+    For a resume or a repair. A resumed trial writes its own again, and collected ones stay
     deleted. What is found is judged and exported, never unpickled.
     """
     events = []
@@ -93,6 +93,14 @@ def found_checkpoints(record: SweepRecord, folder: Path) -> list[RestoreEvent]:
                     where = str(path.relative_to(folder))
                     events.append(RestoreEvent(trial.id, step, where, found.bytes, found.digest))
     return events
+
+
+def restore_note(found: RestoreEvent) -> str:
+    """What the journal says beside such an event."""
+    return (
+        f"trial {found.trial}: the checkpoint of step {found.step} is whole, and is in the journal "
+        "again"
+    )
 
 
 def sweep_leftovers(record: SweepRecord, folder: Path) -> list[str]:

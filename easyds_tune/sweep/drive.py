@@ -1,4 +1,4 @@
-"""Drive a sweep from wherever its journal stands to its end: Ray Tune, the finals, the winner."""
+"""Run a sweep from where its journal ends: Ray Tune, the finals, the winner."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.sweep import SweepSpec, trial_spec
 from easyds_tune.sweep.collector import collect
 from easyds_tune.sweep.disk import warn
-from easyds_tune.sweep.ending import final_events
+from easyds_tune.sweep.ending import final_events, losses_of
 from easyds_tune.sweep.exit_message import ExitMessage
 from easyds_tune.sweep.orphans import end_orphans, private_folder
 from easyds_tune.sweep.preflight import CheckedRecords
@@ -85,7 +85,7 @@ def _drive(
     from easyds_tune.decisions.make import make_decider
 
     slots = slot_count(sweep.spec.resources)
-    # Of the record as the last driver left it: what that one had not decided is decided anew.
+    # From the record as the last driver left it: its undecided report is decided again.
     decider = make_decider(
         sweep.spec,
         record,
@@ -132,7 +132,12 @@ def _drive(
             code = _search(sweep, recorder, decider, scratch, signals, start)
         finally:
             boards.close()
-    write_results(record, sweep.folder, warn)
+    try:
+        with signals.raising():
+            # After a second signal the sweep ends at once.
+            write_results(record, sweep.folder, warn, with_best=not signals.is_second)
+    except Interrupted as error:
+        code = EXIT_INTERRUPTED[error.signum]
     return code
 
 
@@ -158,10 +163,7 @@ def _search(
             start()
         _tune(sweep, recorder, decider, scratch, signals)
         signals.check()  # one may have come while Ray ended
-        for event in final_events(recorder.record, sweep.folder, warn):
-            recorder.append(event)
-        assert recorder.record.final is not None
-        code = recorder.record.final.exit_code
+        code = write_end(recorder, sweep.folder, signals)
     except (Interrupted, KeyboardInterrupt, RayDied, Exception) as error:
         with contextlib.suppress(Interrupted):  # a full disk takes no more events
             recorder.interrupt()
@@ -169,8 +171,22 @@ def _search(
     return code
 
 
+def write_end(recorder: Recorder, folder: Path, signals: Signals) -> int:
+    """Verify the contenders, write the sweep's end, and return the exit code of the command.
+
+    Raises Interrupted, and writes nothing, where a signal comes while checkpoints are hashed.
+    """
+    with signals.raising():
+        events = final_events(recorder.record, folder, warn)
+    signals.check()
+    for event in events:
+        recorder.append(event)
+    assert recorder.record.final is not None
+    return recorder.record.final.exit_code
+
+
 def _early_end(error: BaseException, sweep: Sweep, signals: Signals) -> int:
-    """The exit code of a sweep that was told to stop; of any other, raises what ended it."""
+    """Return the exit code of a sweep that a signal stopped; raise any other error."""
     if isinstance(error, Interrupted | KeyboardInterrupt):
         return EXIT_INTERRUPTED[getattr(error, "signum", signal.SIGINT)]
     if signals.first is not None:  # who ends a sweep may end Ray as well
@@ -186,7 +202,7 @@ def _early_end(error: BaseException, sweep: Sweep, signals: Signals) -> int:
 
 def _how_to_resume(sweep: Sweep) -> str:
     folder = shlex.quote(str(sweep.folder.resolve()))
-    return f"nothing is lost, go on with easyds-tune resume {folder}"
+    return f"interrupted; continue with easyds-tune resume {folder}"
 
 
 def _tune(
@@ -213,7 +229,7 @@ def _tune(
             try:
                 with signals.raising():
                     _run_trials(sweep, recorder, decider, scratch, stage)
-                    while _judge_finalists(sweep, recorder, stage):
+                    while judge_finalists(sweep, recorder, stage):
                         _run_trials(sweep, recorder, decider, scratch, stage)
             except Exception:
                 check_ray()  # Ray says many things once a part of it is gone
@@ -251,7 +267,7 @@ def _run_trials(
             storage_path=str(scratch),
             callbacks=[recorder],
             verbose=0,
-            # A run that fails is over for Tune; the decider has the trial go on in another.
+            # Tune never retries a failed run; the decider resumes the trial in another.
             failure_config=tune.FailureConfig(max_failures=0),
             # Trials write checkpoints of their own, at every report.
             checkpoint_config=tune.CheckpointConfig(
@@ -262,7 +278,7 @@ def _run_trials(
     tuner.fit()
 
 
-def _judge_finalists(sweep: Sweep, recorder: Recorder, stage: Stage) -> bool:
+def judge_finalists(sweep: Sweep, recorder: Recorder, stage: Stage) -> bool:
     """Judge the finalists, round by round; True where those of the next are to be trained again."""
     from easyds_tune.decisions.finals import find_finals, is_written, next_round
 
@@ -273,6 +289,9 @@ def _judge_finalists(sweep: Sweep, recorder: Recorder, stage: Stage) -> bool:
             recorder.append(found)
         for event in stage.judge(recorder.record, found.finalists, recorder.tick):
             recorder.append(event)
+        # A lost winner may make another round due, which needs Ray.
+        for loss in losses_of(recorder.record, sweep.folder, warn)[1]:
+            recorder.append(loss)
         found = next_round(recorder.record, finals.top)
         if found is not None and finals.seeds:
             recorder.append(found)

@@ -1,9 +1,8 @@
-"""How a sweep ends: its contenders' checkpoints are verified, then the winner is written."""
+"""End a sweep: verify the contenders' checkpoints, then write the winner."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from easyds_tune.journal.events import Event, FinalEvent, NoteEvent
@@ -11,8 +10,8 @@ from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.finals import find_best, settle
 from easyds_tune.results.load import JOURNAL_NAME
-from easyds_tune.results.verified import loss_notes, verified
-from easyds_tune.sweep.collector import found_checkpoints
+from easyds_tune.results.verified import loss_notes, verified, with_events
+from easyds_tune.sweep.collector import found_checkpoints, restore_note
 
 EXIT_DONE, EXIT_NOTHING_FIT = 0, 3
 
@@ -21,43 +20,47 @@ Say = Callable[[str], object]
 
 def final_events(record: SweepRecord, folder: Path, say: Say) -> list[Event]:
     """The events that end a sweep: contenders that do not verify, and the winner of the others."""
-    after, events = _losses(record, folder, say)
+    after, events = losses_of(record, folder, say)
     return [*events, _final(after)]
 
 
-def mending_events(record: SweepRecord, folder: Path, say: Say) -> Iterator[Event]:
-    """The events that make a record agree with the checkpoints on disk, for a resume or a repair.
+def mending(record: SweepRecord, folder: Path, say: Say) -> tuple[SweepRecord, list[Event]]:
+    """The record as the checkpoints on disk have it, and the events that make it so.
 
-    Ask for the next only after the last was applied. Checkpoints that are whole again come back,
-    contenders that are missing or damaged fall out. Where the sweep had ended and its winner
-    changes, its new end follows, unless no finalist is left: `resume` then holds the finals again.
+    For a resume or a repair. Checkpoints that are whole again come back, contenders that are
+    missing or damaged are lost. Where the sweep had ended and its winner changes, its new end
+    follows, unless all finalists are lost: `resume` then judges others. The given record stays as
+    it is.
     """
-    end, had_finals = record.final, settle(record) is not None
-    for found in found_checkpoints(record, folder):
-        note = f"trial {found.trial}: the checkpoint of step {found.step} is whole"
-        say(f"{note}; it takes part again")
-        yield NoteEvent(f"{note}, and is in the journal again")
-        yield found
-    after, events = _losses(record, folder, say)
-    yield from events
-    if end is None or (had_finals and settle(after) is None):
-        return
-    if (final := _final(after)) != end:
-        yield final
+    events: list[Event] = []
+    found = found_checkpoints(record, folder)
+    for checkpoint in found:
+        say(f"{restore_note(checkpoint)}; it can win")
+        events += [NoteEvent(restore_note(checkpoint)), checkpoint]
+    after, losses = losses_of(with_events(record, found), folder, say)
+    events += losses
+    final = record.final
+    if final is not None and (settle(record) is None or settle(after) is not None):
+        final = _final(after)
+    if final is not None and final != record.final:
+        events.append(final)
+        after.final = final
+    return after, events
 
 
-def mend(folder: Path, record: SweepRecord, say: Say) -> None:
-    """Append what `mending_events` gives to the journal and the record; hold the sweep's lock."""
-    events = mending_events(record, folder, say)
-    first = next(events, None)
-    if first is None:
+def append_events(folder: Path, record: SweepRecord, events: Sequence[Event]) -> None:
+    """Append events to the journal and the record; hold the sweep's lock."""
+    if not events:
         return
     journal, _ = JournalWriter.open(folder / JOURNAL_NAME)
     with journal:
-        for note in torn_notes(record):
-            record.apply(journal.append(NoteEvent(note)))
-        for event in itertools.chain([first], events):
+        for event in [*map(NoteEvent, torn_notes(record)), *events]:
             record.apply(journal.append(event))
+
+
+def mend(folder: Path, record: SweepRecord, say: Say) -> None:
+    """Append what `mending` gives to the journal and the record; hold the sweep's lock."""
+    append_events(folder, record, mending(record, folder, say)[1])
 
 
 def torn_notes(record: SweepRecord) -> list[str]:
@@ -67,7 +70,7 @@ def torn_notes(record: SweepRecord) -> list[str]:
     return [f"the journal ended in {record.torn_bytes} bytes of a torn line, which were cut"]
 
 
-def _losses(record: SweepRecord, folder: Path, say: Say) -> tuple[SweepRecord, list[Event]]:
+def losses_of(record: SweepRecord, folder: Path, say: Say) -> tuple[SweepRecord, list[Event]]:
     """The record without contenders that do not verify; the events that say so."""
     after, losses = verified(record, folder)
     notes = loss_notes(record, after, losses)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from easyds_tune.data.template import choose_template
 from easyds_tune.data.tokenise import Encoder, check_room
 from easyds_tune.errors import ProblemsError, SpecError
+from easyds_tune.journal.events import DEFAULT_FINALS_PER_JUDGE
 from easyds_tune.models.load import ModelKind, context_length, load_skeleton
 from easyds_tune.models.lora import target_problems, trainable_parameters
 from easyds_tune.models.stack import with_policy_adapter
@@ -33,7 +34,6 @@ from easyds_tune.sweep.folder import never_began
 from easyds_tune.sweep.lock import holder
 from easyds_tune.trial.quiet import quiet_libraries
 from easyds_tune.trial.records import (
-    DEFAULT_FINALS_PER_JUDGE,
     SweepRecords,
     finals_per_judge,
     records_of,

@@ -1,4 +1,4 @@
-"""Take a sweep up where its journal ends: after a crash, an interrupt, or to add trials."""
+"""Continue a sweep from its journal: after a crash, an interrupt, or to add trials."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from easyds_tune.decisions.finals import next_round
 from easyds_tune.decisions.stop import Limits
 from easyds_tune.decisions.unfinished import unfinished_business
 from easyds_tune.errors import SpecError
-from easyds_tune.journal.events import CollectEvent, NoteEvent, ResumeEvent, TrialState
+from easyds_tune.journal.events import CollectEvent, Event, NoteEvent, ResumeEvent, TrialState
 from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.finals import find_best
@@ -22,11 +23,12 @@ from easyds_tune.spec.sweep import SweepSpec, set_path, trial_spec
 from easyds_tune.sweep.collector import (
     found_checkpoints,
     lost_checkpoints,
+    restore_note,
     sweep_leftovers,
 )
 from easyds_tune.sweep.disk import warn
 from easyds_tune.sweep.drive import Sweep, drive
-from easyds_tune.sweep.ending import mend, torn_notes
+from easyds_tune.sweep.ending import append_events, mending, torn_notes
 from easyds_tune.sweep.fingerprints import (
     SIMULATE,
     fingerprints,
@@ -50,7 +52,7 @@ MAY_CHANGE = (
     "output.keep",
     "output.disk_limit",
 )
-"""Fields, or whole sections, that a sweep that goes on may have otherwise than before."""
+"""Fields, or whole sections, that may change when a sweep is resumed."""
 EXTENDS = {
     "trials": "search.num_trials",
     "slots": "resources.max_concurrent",
@@ -68,13 +70,13 @@ def resume_sweep(
     stream: TextIO | None = None,
     simulate: Path | None = None,
 ) -> int:
-    """Go on with a sweep and return the exit code of the command.
+    """Continue a sweep and return the exit code of the command.
 
-    spec: must be that of the sweep but for what may change; None is the sweep's own. What stands
-    in it as it did before gives way to what the sweep was extended by since.
-    extend: values by dotted path that take the place of the spec's, none less than before.
-    simulate: must be the curves that the sweep began with; None is whatever it began with.
-    One that is over has its derived files written anew, and keeps its code.
+    spec: differs from the sweep's only in what may change; None is the sweep's own. A value that
+    it has as before is replaced by what the sweep was extended by since.
+    extend: values by dotted path that replace the spec's, none less than before.
+    simulate: must be the curves that the sweep began with; None takes these.
+    One that is over has its derived files rewritten, and keeps its code.
     Raises SpecError where spec, data or machine do not fit what the sweep began with, or another
     driver has the sweep; nothing was written then.
     """
@@ -104,9 +106,11 @@ def _go_on(
     with lock(folder) as left_behind:
         (folder / UNFINISHED_RESOLVED_NAME).unlink(missing_ok=True)  # of a driver that was killed
         record = load_sweep_record(folder)
+        mended, mends = record, list[Event]()
         if is_over(record, spec):
-            mend(folder, record, warn)
-        if is_over(record, spec):
+            mended, mends = mending(record, folder, warn)
+        if is_over(mended, spec):
+            append_events(folder, record, mends)
             rebuild(record, folder)
             assert record.final is not None
             return record.final.exit_code
@@ -116,13 +120,14 @@ def _go_on(
         _refuse_other_data(records.hashes, resolved.data_hashes)
         files = fingerprints(spec, simulate)
         refuse_other_files(spec, simulate, files, resolved.fingerprints)
+        append_events(folder, record, mends)  # nothing is written before the checks
         journal, record = JournalWriter.open(folder / JOURNAL_NAME)
         sweep = Sweep(spec, records, resolved.points, folder, simulate)
         told = [*records.notes, *space_file_notes(spec, files, resolved.fingerprints)]
         notes = [note for note in told if note not in record.notes]
         notes += [left_behind] if left_behind else []
         if is_moved:
-            notes.append(f"{resolved.working_folder} is no more; goes on in {Path.cwd()}")
+            notes.append(f"{resolved.working_folder} no longer exists; continues in {Path.cwd()}")
         notes += torn_notes(record)
         notes += _version_notes(resolved.versions)
         notes += _lost_waiting(record)
@@ -149,8 +154,7 @@ def _go_on(
                 recorder.append(event)
             if simulate is None:
                 for found in found_checkpoints(record, folder):
-                    where = f"trial {found.trial}: the checkpoint of step {found.step}"
-                    recorder.append(NoteEvent(f"{where} is whole, and is in the journal again"))
+                    recorder.append(NoteEvent(restore_note(found)))
                     recorder.append(found)
                 for text in sweep_leftovers(record, folder):
                     recorder.append(NoteEvent(text))
@@ -173,7 +177,7 @@ def _curves(resolved: Resolved, given: Path | None, folder: Path) -> Path | None
     if before is None:
         raise SpecError(
             [
-                f"--simulate: {folder.name} trains its trials, and does so when it goes on; leave "
+                f"--simulate: {folder.name} trains its trials; leave "
                 "it out, or start a new sweep with --set name=..."
             ]
         )
@@ -198,14 +202,19 @@ def differences(before: SweepSpec, after: SweepSpec) -> dict[str, tuple[Any, Any
 
 
 def is_over(record: SweepRecord, spec: SweepSpec) -> bool:
-    """Whether nothing is left to do: the sweep has ended, as its record tells it still, no trials
-    were added, and where the search was stopped early, it was by a limit that is still met."""
+    """Whether nothing is left to do.
+
+    The sweep has ended, its record still gives this end, no trials were added, no further round of
+    finals is due, and a limit that stopped the search early is still met.
+    """
     if record.final is None or spec.search.num_trials > record.num_trials:
         return False
     best = find_best(record)
     found = (best.trial.id, best.step) if best else (None, None)
     if found != (record.final.winner, record.final.step) or not _have_ended(record):
         return False  # a repair has lost what the end rested on
+    if spec.finals is not None and next_round(record, spec.finals.top) is not None:
+        return False  # finalists are lost since
     if record.stopped is None:
         return True
     limits = Limits(spec.stop, gpus_of(spec.resources), record)
@@ -236,7 +245,7 @@ def extended(spec: SweepSpec, extend: dict[str, Any]) -> SweepSpec:
 
 
 def with_extensions(spec: SweepSpec, resolved: Resolved) -> SweepSpec:
-    """A spec as somebody gave it, with what the sweep goes on with wherever he has not changed it.
+    """A given spec, with the sweep's own values wherever the author has not changed them.
 
     A file that says three trials does not take away those that `--extend` has added since.
     """
@@ -249,7 +258,7 @@ def with_extensions(spec: SweepSpec, resolved: Resolved) -> SweepSpec:
 
 
 def _lost_waiting(record: SweepRecord) -> list[str]:
-    """A word on trials that waited at a rung when the search ended: they are over."""
+    """A note on trials that waited at a rung when the search ended: they have ended."""
     lost = [
         trial.id
         for trial in record.trials.values()
@@ -260,9 +269,7 @@ def _lost_waiting(record: SweepRecord) -> list[str]:
     ]
     if record.final is None or not lost:
         return []
-    return [
-        f"{len(lost)} trials waited at a rung when the search ended, and are not taken up again"
-    ]
+    return [f"{len(lost)} trials waited at a rung when the search ended, and are not resumed"]
 
 
 def _may_change(path: str) -> bool:
@@ -282,7 +289,7 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 def _refuse_other_changes(changes: dict[str, tuple[Any, Any]], folder: Path) -> None:
     problems = [
         f"{path}: was {was} when {folder.name} began and is {now}; only "
-        f"{', '.join(MAY_CHANGE)} may change when a sweep goes on"
+        f"{', '.join(MAY_CHANGE)} may change when a sweep is resumed"
         for path, (was, now) in changes.items()
         if not _may_change(path)
     ]
@@ -295,8 +302,8 @@ def _refuse_without_checkpoints(record: SweepRecord, folder: Path) -> None:
     if paths and not any((folder / path).is_dir() for path in paths):
         raise SpecError(
             [
-                f"{folder}: none of the {len(paths)} checkpoints of its journal is there; bring "
-                "trials/ back, or start a new sweep"
+                f"{folder}: none of the {len(paths)} checkpoints of its journal is there; "
+                "restore trials/, or start a new sweep"
             ]
         )
 
@@ -308,7 +315,7 @@ def _refuse_other_data(now: dict[str, str], before: dict[str, str]) -> None:
     if changed:
         raise SpecError(
             [
-                f"data: {', '.join(changed)} changed since the sweep began; bring the files back "
+                f"data: {', '.join(changed)} changed since the sweep began; restore the files "
                 "as they were, or start a new sweep"
             ]
         )

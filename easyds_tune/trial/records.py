@@ -8,6 +8,7 @@ from easyds_tune.data.read import ReadReport, read
 from easyds_tune.data.records import Kind, Prompt, Record, content_hash, prompt_key
 from easyds_tune.data.split import remove_overlap, split_held_out
 from easyds_tune.errors import DataError
+from easyds_tune.journal.events import DEFAULT_FINALS_PER_JUDGE
 from easyds_tune.spec.data import DataSpec
 from easyds_tune.spec.finals import FinalsSpec
 from easyds_tune.spec.judge import JudgeSpec
@@ -17,7 +18,6 @@ KINDS: dict[str, Kind] = {"sft": "conversations", "rm": "preferences", "dpo": "p
                           "ppo": "prompts"}  # fmt: skip
 HOLDS_OUT = ("sft", "rm")
 """Algorithms with a loss or accuracy of their own on held-out records."""
-DEFAULT_FINALS_PER_JUDGE = 2
 FEWEST_FINALS = 16
 """Prompts or held-out records below which finals are not worth their intervals."""
 BIASED = "best then shows the search's own number, which is biased upward"
@@ -35,7 +35,7 @@ class SweepRecords:
     hashes: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the records of each part."""
     finals_prompts: list[Prompt] = field(default_factory=list)
-    """What the judge asks in the finals, and nobody before."""
+    """The judge's prompts in the finals; the search uses none of them."""
     finals_held_out: list[Record] = field(default_factory=list)
     """Held-out records that the search never sees, where its objective is measured on such."""
 

@@ -133,6 +133,6 @@ def test_a_sweep_that_ends_early_gives_a_line_that_a_shell_takes(
     sweep = Sweep(spec, CheckedRecords([], [], [], fitting=24), [], folder)
     with journal, pytest.raises(SweepError, match="the cluster is gone") as caught:
         drive(sweep, journal, SweepRecord.begin(begun), begin)
-    words = shlex.split(str(caught.value).partition("go on with ")[2])
+    words = shlex.split(str(caught.value).partition("continue with ")[2])
     assert words == ["easyds-tune", "resume", str(workspace / folder)]
     assert main(["status", words[2]]) == 0

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from easyds_tune.decisions.finals import (
     ROUNDS,
     choose_finalists,
+    find_finals,
+    is_written,
     next_round,
     nominated,
     retrained_finalists,
     retrainings,
 )
 from easyds_tune.journal.bounds import Bound
-from easyds_tune.journal.events import FinalsEvent, TrialState
+from easyds_tune.journal.events import FinalsEvent, LostEvent, RestoreEvent, TrialState
 from easyds_tune.results.finals import settle
+from easyds_tune.spec.load import load_sweep
+from easyds_tune.spec.sweep import SweepSpec
+from tests.integration.sweeps import spec_file
 from tests.results.judged import JudgedSweep, Truth, measure, summary
 
 LIMIT = Bound("eval/kl", max=0.2)
@@ -102,13 +109,13 @@ def finals_of(sweep: JudgedSweep, kls: dict[str, float], rewards: float = 1.0) -
     judge(sweep, kls, rewards)
 
 
-def judge(sweep: JudgedSweep, kls: dict[str, float], rewards: float = 1.0) -> None:
+def judge(sweep: JudgedSweep, kls: dict[str, float], rewards: float = 1.0, step: int = 10) -> None:
     for trial, kl in kls.items():
         values = {
             "eval/reward": [rewards + 0.1 * (n % 7) for n in range(64)],
             "eval/kl": [20 * kl * (0.9 + 0.05 * (n % 5)) for n in range(64)],
         }
-        sweep.judged(trial, 10, values, {"eval/kl": [20.0] * 64})
+        sweep.judged(trial, step, values, {"eval/kl": [20.0] * 64})
 
 
 def rising(count: int = 8) -> JudgedSweep:
@@ -197,6 +204,86 @@ def test_a_search_that_goes_on_begins_its_finals_anew() -> None:
     assert sweep.record.finals_round == 0
     assert next_round(sweep.record, 1) is None
     assert nominated(sweep.record, 1) == [(name, 10), ("000", 10)]
+
+
+def lose(sweep: JudgedSweep, *trials: str, step: int = 10) -> None:
+    sweep.add(*(LostEvent(trial, step, "missing") for trial in trials))
+
+
+def with_finals(path: Path, top: int) -> SweepSpec:
+    return load_sweep(str(spec_file(path, "small", finals={"top": top})))
+
+
+def test_where_every_finalist_is_lost_others_are_chosen(tmp_path: Path) -> None:
+    spec = with_finals(tmp_path, top=2)
+    sweep = rising()
+    finals_of(sweep, {"005": 0.1, "004": 0.1, "000": 0.055})
+    lose(sweep, "005", "004", "000")
+    found = find_finals(sweep.record, spec)
+    assert found is not None
+    assert found == FinalsEvent(choose_finalists(sweep.record, 2), 1)
+    assert not {("005", 10), ("004", 10), ("000", 10)} & set(found.finalists)
+    assert next_round(sweep.record, 2) == found  # a driver that sees the loss judges them
+    sweep.add(found)
+    assert find_finals(sweep.record, spec) == found
+    judge(sweep, {trial: 0.1 for trial, _ in found.finalists})
+    assert next_round(sweep.record, 2) is None
+
+    sweep.add(FinalsEvent(found.finalists, ROUNDS))
+    lose(sweep, *(trial for trial, _ in found.finalists))
+    again = next_round(sweep.record, 2)  # after the last round too
+    assert again == FinalsEvent(choose_finalists(sweep.record, 2), ROUNDS)
+    lose(sweep, *(trial.id for trial in sweep.record.trials.values()))
+    assert next_round(sweep.record, 2) is None
+    assert find_finals(sweep.record, spec) is None
+
+
+def test_some_lost_finalists_leave_the_round_as_it_is_written(tmp_path: Path) -> None:
+    sweep = rising()
+    finals_of(sweep, {"005": 0.1, "004": 0.1, "000": 0.055})
+    lose(sweep, "005")
+    found = find_finals(sweep.record, with_finals(tmp_path, top=2))
+    assert found == FinalsEvent([("004", 10), ("000", 10)], 1)
+    assert is_written(sweep.record, found)
+    assert next_round(sweep.record, 2) is None
+
+
+def test_another_round_follows_where_the_only_fit_finalist_is_lost() -> None:
+    sweep = rising()
+    finals_of(sweep, {"007": 0.24, "005": 0.1, "000": 0.055})
+    assert next_round(sweep.record, 2) is None
+    lose(sweep, "005")
+    found = next_round(sweep.record, 2)
+    assert found is not None
+    assert found.round == 2
+    assert not {("007", 10), ("005", 10), ("000", 10)} & set(found.finalists[3:])
+    sweep.add(RestoreEvent("005", 10, "trials/005/checkpoints/step-000010", 1024, "ab"))
+    assert next_round(sweep.record, 2) is None
+
+
+def test_a_lost_default_is_still_no_finalist_that_ends_the_rounds() -> None:
+    sweep = rising()
+    finals_of(sweep, {"007": 0.24, "000": 0.055})
+    sweep.trial({10: row(0.0, kl=0.05)}, params={"algorithm.beta": 0.1}, source="finals", seed=1)
+    judge(sweep, {"008": 0.05})  # the default, trained again
+    lose(sweep, "000")
+    found = next_round(sweep.record, 1)
+    assert found is not None
+    assert found.round == 2
+
+
+def test_a_fit_checkpoint_of_the_default_other_than_the_one_compared_with_ends_the_rounds() -> None:
+    sweep = JudgedSweep(LIMIT)
+    sweep.trial({10: row(0.5, kl=0.18), 20: row(0.4, kl=0.1)})
+    sweep.trial({10: row(0.9, kl=0.19)})
+    sweep.trial({10: row(0.8, kl=0.1)})
+    finals_of(sweep, {"001": 0.24, "000": 0.23})
+    sweep.add(FinalsEvent([("001", 10), ("000", 10), ("000", 20)], 2))
+    assert next_round(sweep.record, 1) is not None
+    judge(sweep, {"000": 0.1}, step=20)
+    assert next_round(sweep.record, 1) is None
+    lose(sweep, "000")  # the one compared with: another does not take its place
+    assert next_round(sweep.record, 1) is None
 
 
 @pytest.mark.parametrize("skewed", [False, True])

@@ -120,7 +120,7 @@ def test_rays_death_is_noticed_and_said(tmp_path: Path, temporary: Path) -> None
     lines = (tmp_path / "output.txt").read_text(encoding="utf-8").splitlines()
     folder = (tmp_path / "results" / "curves").resolve()
     assert lines[-1] == (
-        f"error: Ray's raylet died; nothing is lost, go on with easyds-tune resume {folder}"
+        f"error: Ray's raylet died; interrupted; continue with easyds-tune resume {folder}"
     )
     assert not [line for line in lines if "Traceback" in line or "core_worker" in line]
     assert not [line for line in lines if "Raylet is terminated" in line]
@@ -144,5 +144,5 @@ def test_a_driver_that_is_stuck_in_a_dead_ray_says_so(tmp_path: Path, temporary:
     lines = (tmp_path / "output.txt").read_text(encoding="utf-8").splitlines()
     folder = (tmp_path / "results" / "curves").resolve()
     assert lines[-1] == (
-        f"error: Ray's gcs_server died; nothing is lost, go on with easyds-tune resume {folder}"
+        f"error: Ray's gcs_server died; interrupted; continue with easyds-tune resume {folder}"
     )

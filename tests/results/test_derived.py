@@ -60,7 +60,7 @@ def test_boards_are_left_out_on_a_full_disk_and_whole_at_the_end(
         {first_error: lambda: fill(disk)},
     )
     assert len(said) == 1
-    assert "is not kept up" in said[0]
+    assert "is not updated until the sweep ends" in said[0]
     make_room(disk)
     boards.close()
     assert len(said) == 1
@@ -78,10 +78,10 @@ def test_without_room_at_the_end_a_word_is_said_and_nothing_half_written_stays(
     boards.close()
     write_results(demo_sweep.record(), disk, said.append)
     assert [text.split(":")[0].split(disk.name)[1] for text in said] == [
-        "/tensorboard is not kept up, and is written anew at the end",
-        "/tensorboard could not be written, and is made anew by easyds-tune repair",
-        "/*.parquet could not be written, and is made anew by easyds-tune repair",
-        "/best.json could not be written, and is made anew by easyds-tune repair",
+        "/tensorboard is not updated until the sweep ends, then rewritten",
+        "/tensorboard could not be written; rewrite it with easyds-tune repair",
+        "/*.parquet could not be written; rewrite it with easyds-tune repair",
+        "/best.json could not be written; rewrite it with easyds-tune repair",
     ]
     assert not list(disk.glob(".*"))
     make_room(disk)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from easyds_tune.journal.events import (
     CheckpointEvent,
+    CollectEvent,
     LostEvent,
     Objective,
     ReportEvent,
 )
 from easyds_tune.journal.replay import SweepRecord
+from easyds_tune.results import verified as module
 from easyds_tune.results.best import best_json, write_best
 from easyds_tune.results.finals import find_best, settle
-from easyds_tune.results.verified import loss_notes, verified
-from easyds_tune.trial.checkpoint import drop_trainer_state
+from easyds_tune.results.load import load_sweep_record
+from easyds_tune.results.verified import loss_notes, verified, verified_while_running
+from easyds_tune.trial.checkpoint import drop_trainer_state, verify_checkpoint
 from tests.results.finished import FinishedSweep
 
 GONE = "trials/{0}/checkpoints/step-000040"
@@ -131,3 +135,61 @@ def test_simulated_checkpoints_are_not_looked_for(tmp_path: Path) -> None:
     sweep.append(CheckpointEvent("000", 50, "trials/000/checkpoints/step-000050", 0))
     after, losses = verified(sweep.record, tmp_path)
     assert (place(after), losses) == (("000", 50), [])
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The trials whose checkpoints were hashed, in this order."""
+    trials: list[str] = []
+
+    def hash_and_note(path: Path, **options: Any) -> object:
+        trials.append(options["trial"])
+        return verify_checkpoint(path, **options)
+
+    monkeypatch.setattr(module, "verify_checkpoint", hash_and_note)
+    return trials
+
+
+def test_only_what_best_json_names_is_hashed_and_once(tmp_path: Path, hashed: list[str]) -> None:
+    sweep = FinishedSweep(tmp_path, [0.1 * (n + 1) for n in range(9)], finals=True)
+    damage(tmp_path / GONE.format("001"), "missing")  # best.json does not name it
+    assert verified(sweep.record, tmp_path)[1] == []
+    assert sorted(hashed) == ["000", "005", "006", "007", "008"]
+    best = json.loads(write_best(sweep.record, tmp_path).read_text(encoding="utf-8"))
+    assert [runner_up["trial"] for runner_up in best["runners_up"]] == ["007", "006", "005"]
+    assert len(hashed) == 5
+
+    (tmp_path / GONE.format("008") / "adapter_model.safetensors").write_bytes(b"cut")
+    assert [loss.trial for loss in verified(sweep.record, tmp_path)[1]] == ["008"]
+    assert hashed[5:] == ["008", "004"]  # which moves up among the runners-up
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "trainer"])
+def test_what_a_running_driver_deletes_meanwhile_is_not_lost(tmp_path: Path, what: str) -> None:
+    sweep = FinishedSweep(tmp_path, [0.4, 0.8, 0.9], finals=False)
+    reads = []
+
+    def load() -> SweepRecord:
+        record = load_sweep_record(tmp_path)
+        reads.append(record)
+        if len(reads) == 1:
+            sweep.append(CollectEvent("002", 40, what, 10))  # type: ignore[arg-type]
+            if what == "checkpoint":
+                shutil.rmtree(tmp_path / GONE.format("002"))
+            else:
+                drop_trainer_state(tmp_path / GONE.format("002"))
+        return record
+
+    before, after, losses = verified_while_running(load, tmp_path)
+    assert losses == []
+    assert before is reads[1]
+    assert place(after) == (("001" if what == "checkpoint" else "002"), 40)
+    assert len(reads) == 2
+
+
+def test_a_checkpoint_that_the_journal_still_names_is_lost(tmp_path: Path) -> None:
+    FinishedSweep(tmp_path, [0.4, 0.8, 0.9], finals=False).journal.close()
+    damage(tmp_path / GONE.format("002"), "truncated")
+    _, after, losses = verified_while_running(lambda: load_sweep_record(tmp_path), tmp_path)
+    assert [loss.trial for loss in losses] == ["002"]
+    assert place(after) == ("001", 40)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from easyds_tune.cli.main import main
+from easyds_tune.errors import SpecError
 from easyds_tune.journal.events import FinalEvent, LostEvent, NoteEvent, RestoreEvent
 from easyds_tune.journal.reader import read_events
 from easyds_tune.results.load import load_sweep_record
@@ -116,10 +117,8 @@ def test_where_every_finalist_is_lost_the_end_is_open_for_other_finals(folder: P
     assert [list(trial.lost) for trial in record.trials.values()] == [[40], [40], [40]]
 
 
-def test_resume_of_an_ended_sweep_names_the_next_winner_without_ray(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def ended_with_a_spec(tmp_path: Path) -> Path:
+    """The folder of a sweep that has ended, with its spec; trial 002 won."""
     spec = load_sweep(str(spec_file(tmp_path, "small")))
     folder = tmp_path / "results" / "small"
     folder.mkdir(parents=True)
@@ -128,6 +127,14 @@ def test_resume_of_an_ended_sweep_names_the_next_winner_without_ray(
     }  # fmt: skip
     (folder / "spec.resolved.json").write_text(json.dumps(resolved), encoding="utf-8")
     FinishedSweep(folder, [0.4, 0.8, 0.9, 0.1], finals=True).journal.close()
+    return folder
+
+
+def test_resume_of_an_ended_sweep_names_the_next_winner_without_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = ended_with_a_spec(tmp_path)
     (checkpoint(folder, "002") / "manifest.json").unlink()
     (folder / ".spec.resolved.json.unfinished").write_text("{", encoding="utf-8")
     assert resume_sweep(folder) == 0
@@ -136,4 +143,16 @@ def test_resume_of_an_ended_sweep_names_the_next_winner_without_ray(
     assert not (folder / ".spec.resolved.json.unfinished").exists()
     before = (folder / "journal.jsonl").read_bytes()
     assert resume_sweep(folder) == 0
+    assert (folder / "journal.jsonl").read_bytes() == before
+
+
+def test_a_resume_that_is_rejected_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = ended_with_a_spec(tmp_path)
+    before = (folder / "journal.jsonl").read_bytes()
+    shutil.rmtree(folder / "trials")
+    with pytest.raises(SpecError, match="none of the 4 checkpoints"):
+        resume_sweep(folder)
     assert (folder / "journal.jsonl").read_bytes() == before

@@ -16,7 +16,7 @@ import os, signal, sys
 from easyds_tune.sweep.exit_message import ExitMessage
 from easyds_tune.sweep.signals import Signals
 signals = Signals()
-with signals.heard(), ExitMessage("go on with resume curves", signals) as message:
+with signals.heard(), ExitMessage("continue with resume curves", signals) as message:
     exec(sys.argv[1])
 """
 GIVE_UP = """
@@ -52,7 +52,7 @@ def test_an_exit_without_a_message_prints_how_to_resume(code: str, returned: int
     ended = end(code)
     assert ended.returncode == returned
     assert ended.stderr.startswith("error: the driver died without a message: ")
-    assert ended.stderr.endswith("; go on with resume curves\n")
+    assert ended.stderr.endswith("; continue with resume curves\n")
 
 
 @pytest.mark.parametrize("code", ["pass", "sys.exit(0)"])
@@ -68,4 +68,4 @@ def test_an_exit_in_order_prints_nothing(code: str) -> None:
 def test_giving_up_prints_what_happened_once(before: str, returned: int) -> None:
     ended = end(f"{before}\n{GIVE_UP}")
     assert ended.returncode == returned
-    assert ended.stderr == "error: Ray's raylet died; go on with resume curves\n"
+    assert ended.stderr == "error: Ray's raylet died; continue with resume curves\n"

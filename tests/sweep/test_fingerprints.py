@@ -196,7 +196,7 @@ def test_curves_are_refused_where_trials_were_trained(
     begun(tmp_path, spec)
     Path("curves.yaml").write_text("space: {}", encoding="utf-8")
     assert main(["sweep", "small.yaml", "--resume", "--simulate", "curves.yaml"]) == 2
-    assert capsys.readouterr().err.startswith("error: --simulate: small trains its trials, and")
+    assert capsys.readouterr().err.startswith("error: --simulate: small trains its trials; ")
 
 
 def test_other_curves_than_at_the_start_are_refused_and_a_copy_is_not(

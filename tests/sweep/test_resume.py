@@ -11,12 +11,15 @@ import yaml
 
 from easyds_tune.cli.resume import extension
 from easyds_tune.errors import SpecError
+from easyds_tune.journal.bounds import Bound
 from easyds_tune.journal.events import (
     CheckpointEvent,
     Entry,
     Event,
     FinalEvent,
+    FinalsEvent,
     FinishEvent,
+    LostEvent,
     Objective,
     ReportEvent,
     StartEvent,
@@ -39,6 +42,7 @@ from easyds_tune.sweep.resume import (
     with_extensions,
 )
 from tests.integration.sweeps import spec_file
+from tests.results.judged import JudgedSweep
 
 
 @pytest.fixture
@@ -197,3 +201,23 @@ def test_an_end_that_its_record_does_not_tell_any_more_is_none(spec: SweepSpec) 
     assert not is_over(ended(spec, *whole, winner="000"), spec)
     assert not is_over(ended(spec, *begun, checkpoint, end, winner="000"), spec)
     assert not is_over(ended(spec, *whole, end), spec)
+
+
+def test_a_sweep_whose_only_fit_finalist_is_lost_goes_on_with_another_round(
+    spec: SweepSpec,
+) -> None:
+    sweep = JudgedSweep(Bound("eval/kl", max=0.2))
+    for reward, kl in ((0.1, 0.05), (0.9, 0.19), (0.8, 0.15), (0.7, 0.1)):
+        sweep.trial({10: {"eval/reward": reward, "eval/kl": kl}})
+    finals = {"000": 0.3, "001": 0.25, "002": 0.1}
+    sweep.add(FinalsEvent([(trial, 10) for trial in finals]))
+    for trial, kl in finals.items():
+        values = [0.5 + 0.01 * (n % 7) for n in range(32)]
+        sweep.judged(trial, 10, {"eval/reward": values, "eval/kl": [kl] * 32})
+    sweep.add(FinalEvent("002", 10, 0))
+    assert is_over(sweep.record, spec)
+    sweep.add(LostEvent("002", 10, "missing"), FinalEvent(None, None, 3))
+    assert not is_over(sweep.record, spec)
+    assert is_over(sweep.record, spec.model_copy(update={"finals": None}))
+    sweep.add(LostEvent("003", 10, "missing"))  # nobody is left to nominate
+    assert is_over(sweep.record, spec)
