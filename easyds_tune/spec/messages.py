@@ -15,6 +15,11 @@ from easyds_tune.spec.sweep import SweepSpec
 
 PARAM_KEYS = ["low", "high", "log", "step", "choice", "type", "when"]
 BOUND_KEYS = ["min", "max", "from_step", "patience", "hard"]
+REMOVED = {
+    "algorithm.vf_coef": "the value head has its own optimizer now: set value_learning_rate, or "
+    "remove it",
+}
+"""Fields of earlier versions, and what to write instead."""
 RULES = {
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
@@ -175,6 +180,8 @@ def _other_keys(path: str, word: str, model: type[BaseModel] | None) -> str:
         return did_you_mean(word, PARAM_KEYS) or f"; a range has {', '.join(PARAM_KEYS)}"
     if path.startswith("bounds."):
         return did_you_mean(word, BOUND_KEYS) or f"; a bound has {', '.join(BOUND_KEYS)}"
+    if path in REMOVED:
+        return f"; {REMOVED[path]}"
     known = list(written_fields(model)) if model else []
     near = did_you_mean(word, known)
     if near or not known:

@@ -32,6 +32,8 @@ from easyds_tune.spec.sweep import SweepSpec, set_path
         ("algorithm.type", "dpoo",
          "algorithm.type: must be sft, rm, dpo or ppo, got 'dpoo'; did you mean dpo?"),
         ("algorithm", {}, "algorithm.type: is required and missing"),
+        ("algorithm.vf_coef", 0.1, "algorithm.vf_coef: unknown key; the value head has its own "
+         "optimizer now: set value_learning_rate, or remove it"),
         ("training.lora_r", 3, "training.lora_r: unknown key; did you mean model.lora_r?"),
         ("search.trials", 3, "search.trials: unknown key; did you mean num_trials?"),
         ("search.x", 3, "search.x: unknown key; known here: num_trials, sampler, startup_trials, "
