@@ -15,8 +15,8 @@ MARK = "EASYDS_TUNE_DRIVER"
 """The environment variable that holds the mark: <process namespace>:<process>:<its start>."""
 
 __all__ = [
-    "IS_SUPPORTED", "MARK", "all_processes", "has_dead_driver", "is_stopped", "mark_of", "own_mark",
-    "resident_bytes", "start_of",
+    "IS_SUPPORTED", "MARK", "all_processes", "children_of", "has_dead_driver", "is_stopped",
+    "mark_of", "own_mark", "resident_bytes", "start_of",
 ]  # fmt: skip
 
 

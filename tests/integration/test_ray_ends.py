@@ -109,19 +109,25 @@ def test_signals_while_ray_ends(tmp_path: Path, temporary: Path) -> None:
     assert record.final.winner is not None
 
 
-def test_rays_death_is_noticed_and_said(tmp_path: Path, temporary: Path) -> None:
-    with command(tmp_path, *write_spec(tmp_path, trials=500)) as (process, mark):
-        wait_until(lambda: has_written(tmp_path, "report"), 30, "the first report")
-        pid = named(mark, "raylet")
+def lines_after_the_death_of(name: str, folder: Path) -> list[str]:
+    """What a searching sweep prints once this process of Ray's is killed: last, how to resume."""
+    with command(folder, *write_spec(folder, trials=500)) as (process, mark):
+        wait_until(lambda: has_written(folder, "report"), 30, "the first report")
+        pid = named(mark, name)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         assert process.wait(timeout=25) == 1
         wait_until(lambda: not marked_processes(mark), 15, "the end of Ray's processes")
-    lines = (tmp_path / "output.txt").read_text(encoding="utf-8").splitlines()
-    folder = (tmp_path / "results" / "curves").resolve()
+    lines = (folder / "output.txt").read_text(encoding="utf-8").splitlines()
+    sweep = (folder / "results" / "curves").resolve()
     assert lines[-1] == (
-        f"error: Ray's raylet died; interrupted; continue with easyds-tune resume {folder}"
+        f"error: Ray's {name} died; interrupted; continue with easyds-tune resume {sweep}"
     )
+    return lines
+
+
+def test_rays_death_is_noticed_and_said(tmp_path: Path, temporary: Path) -> None:
+    lines = lines_after_the_death_of("raylet", tmp_path)
     assert not [line for line in lines if "Traceback" in line or "core_worker" in line]
     assert not [line for line in lines if "Raylet is terminated" in line]
     assert list(temporary.glob("eds-*")) == []
@@ -134,15 +140,4 @@ def test_rays_death_is_noticed_and_said(tmp_path: Path, temporary: Path) -> None
 
 
 def test_a_driver_that_is_stuck_in_a_dead_ray_says_so(tmp_path: Path, temporary: Path) -> None:
-    with command(tmp_path, *write_spec(tmp_path, trials=500)) as (process, mark):
-        wait_until(lambda: has_written(tmp_path, "report"), 30, "the first report")
-        pid = named(mark, "gcs_server")
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        assert process.wait(timeout=25) == 1
-        wait_until(lambda: not marked_processes(mark), 15, "the end of Ray's processes")
-    lines = (tmp_path / "output.txt").read_text(encoding="utf-8").splitlines()
-    folder = (tmp_path / "results" / "curves").resolve()
-    assert lines[-1] == (
-        f"error: Ray's gcs_server died; interrupted; continue with easyds-tune resume {folder}"
-    )
+    lines_after_the_death_of("gcs_server", tmp_path)
