@@ -20,6 +20,8 @@ class Conversation:
     """A chat to imitate; the last message is the assistant's."""
 
     messages: tuple[Message, ...]
+    context: tuple[int, ...] = ()
+    """Indexes of assistant messages that are read but not trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class PreferencePair:
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str
+    margin: float | None = None
+    """How much better the chosen reply is, in units of reward; None where the file does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ def content_hash(records: Iterable[Record]) -> str:
     """SHA-256 of the records in order, as hex; the same data gives the same hash everywhere."""
     digest = hashlib.sha256()
     for record in records:
-        line = json.dumps([type(record).__name__, asdict(record)], sort_keys=True)
+        # A field at its default is left out, so data without it keeps the hash it always had.
+        fields = {name: value for name, value in asdict(record).items() if value not in ((), None)}
+        line = json.dumps([type(record).__name__, fields], sort_keys=True)
         digest.update(line.encode("ascii") + b"\n")
     return digest.hexdigest()
