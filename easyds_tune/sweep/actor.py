@@ -144,7 +144,7 @@ def _failures_kept(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # SystemExit: an imported module may raise it
         from easyds_tune.trial.failure import classify, write_failure
 
         write_failure(folder, classify(error))

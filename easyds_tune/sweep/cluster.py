@@ -10,8 +10,10 @@ import functools
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from easyds_tune.errors import EasyDSError
@@ -99,7 +101,11 @@ def local_ray(
                 watch.start()
                 try:
                     # Ray's own handlers would end the process.
-                    with no_other_handlers(), watch.recording_processes():
+                    with (
+                        no_other_handlers(),
+                        watch.recording_processes(),
+                        same_imports(folder),
+                    ):
                         ray.init(
                             address="local",  # never a cluster that happens to be there
                             num_cpus=slots * resources.cpus_per_trial,
@@ -132,6 +138,30 @@ def local_ray(
             end_own_processes()
             for name in (MARK, "RAY_AUTH_TOKEN"):
                 os.environ.pop(name, None)
+
+
+@contextmanager
+def same_imports(folder: Path) -> Iterator[None]:
+    """Within the block, start Ray so that its workers import what this process imports.
+
+    Ray adds the driver's working directory to its workers' `sys.path` (ray 2.60,
+    `_private/worker.py`, `connect`), so a datasets.py there would replace the library. The block
+    runs in `folder`, which holds no modules, unless this process imports from the working directory
+    itself. Relative entries of PYTHONPATH become absolute, as workers start in `folder`.
+    """
+    working = os.getcwd()
+    if entries := os.environ.get("PYTHONPATH"):
+        # An empty entry means the working directory.
+        absolute = [os.path.abspath(entry) for entry in entries.split(os.pathsep)]
+        os.environ["PYTHONPATH"] = os.pathsep.join(absolute)
+    if any(os.path.abspath(entry) == working for entry in sys.path):
+        yield
+        return
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(working)
 
 
 def _end_at_once(node: Any, watch: RayWatch) -> None:

@@ -16,6 +16,8 @@ import yaml
 
 DATA = Path(__file__).parents[2] / "data"
 MARK = "EASYDS_TEST_SWEEP"
+COMMAND = Path(sys.executable).with_name("easyds-tune")
+"""The installed script: `python -m` would add the working directory to the path."""
 
 
 def spec_file(folder: Path, name: str, **changes: Any) -> Path:
@@ -61,7 +63,7 @@ def command(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
     mark = uuid.uuid4().hex
     with (folder / "output.txt").open("w+", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "easyds_tune.cli.main", *arguments],
+            [str(COMMAND), *arguments],
             cwd=folder,
             env=os.environ | {MARK: mark, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             stdout=output,

@@ -26,6 +26,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with one finished sweep in results/small."""
     folder = tmp_path_factory.mktemp("work")
     spec_file(folder, "small")
+    for name in ("datasets", "random", "tokenizers", "trl"):  # a user's own: no worker imports them
+        (folder / f"{name}.py").write_text(f"raise SystemExit('{name}.py ran')\n", "utf-8")
     with command(folder, "sweep", "small.yaml", "--set", "seed=5") as (process, mark):
         code = process.wait(timeout=240)
         output = (folder / "output.txt").read_text(encoding="utf-8")
