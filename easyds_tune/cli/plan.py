@@ -8,14 +8,20 @@ from easyds_tune.cli.common import add_spec_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """SPEC and --set."""
+    """SPEC, --set and --full."""
     add_spec_arguments(parser)
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="make every check that sweep makes before it starts; loads torch and the tokenizers",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the resolved spec, then trials, slots, steps, rungs and disk."""
     from easyds_tune.spec.load import load_sweep
-    from easyds_tune.sweep.plan import plan_text
+    from easyds_tune.sweep.plan import full_plan_text, plan_text
 
-    print(plan_text(load_sweep(args.spec, args.overrides, on_this_machine=True)))
+    text = full_plan_text if args.full else plan_text
+    print(text(load_sweep(args.spec, args.overrides, on_this_machine=True)))
     return 0

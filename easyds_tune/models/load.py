@@ -47,7 +47,7 @@ def load_tokenizer(
             expand_home(name), revision=revision, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # Transformers raises many classes here, all of them about input
-        raise ModelError([f"{name}: its tokenizer does not load: {_first_line(error)}"]) from error
+        raise ModelError([f"{name}: its tokenizer does not load: {why_not(error)}"]) from error
     if tokenizer.eos_token_id is None:
         raise ModelError([f"{name}: the tokenizer has no eos_token; replies could never end"])
     if tokenizer.pad_token_id is None:
@@ -91,7 +91,7 @@ def load_with_fresh(
                 expand_home(name), output_loading_info=True, **options
             )
     except Exception as error:
-        raise ModelError([f"{name}: the model does not load: {_first_line(error)}"]) from error
+        raise ModelError([f"{name}: the model does not load: {why_not(error)}"]) from error
     fresh = tuple(sorted({key.rpartition(".")[0] for key in loading["missing_keys"]}))
     return model.to(device).eval(), fresh
 
@@ -113,7 +113,7 @@ def load_skeleton(spec: ModelSpec, kind: ModelKind) -> PreTrainedModel:
             return auto.from_config(config, trust_remote_code=spec.trust_remote_code)
     except Exception as error:
         raise ModelError(
-            [f"{spec.model_name_or_path}: the model does not load: {_first_line(error)}"]
+            [f"{spec.model_name_or_path}: the model does not load: {why_not(error)}"]
         ) from error
 
 
@@ -122,5 +122,12 @@ def context_length(model: PreTrainedModel) -> int | None:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def why_not(error: Exception) -> str:
+    """The first line of a loading error, with the remedy where a model's own code must run."""
+    text = str(error).strip() or type(error).__name__
+    if "trust_remote_code" in text:
+        return (
+            "it needs Python code of its own; read that code, then set trust_remote_code: true "
+            "beside its name"
+        )
+    return text.splitlines()[0]

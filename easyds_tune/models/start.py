@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from easyds_tune.errors import ModelError
-from easyds_tune.models.load import expand_home, load_tokenizer
+from easyds_tune.models.load import expand_home, load_tokenizer, why_not
 from easyds_tune.spec.model import ModelSpec
 
 CONFIG = "adapter_config.json"
@@ -180,9 +180,8 @@ def _base_problems(base: ModelSpec) -> list[str]:
             name, revision=base.revision, trust_remote_code=base.trust_remote_code
         )
     except Exception as error:  # Transformers raises many classes here, all of them about input
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         return [
-            f"its base {name} does not load: {first_line}; put it back, or correct "
+            f"its base {name} does not load: {why_not(error)}; put it back, or correct "
             f"base_model_name_or_path in {CONFIG}"
         ]
     if config.to_dict().get("quantization_config") is not None:

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
 
 from easyds_tune.errors import ModelError
-from easyds_tune.models.load import expand_home
+from easyds_tune.models.load import expand_home, why_not
+from easyds_tune.spec.check_model import classifier_problems
 from easyds_tune.spec.judge import RewardModelRewardSpec
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -31,24 +32,21 @@ def check_reward_model(spec: RewardModelRewardSpec) -> list[str]:
     name = spec.model_name_or_path
     folder = expand_home(name)
     if (Path(folder) / "adapter_config.json").is_file():
-        return check_adapter(name)
+        return check_adapter(name, trust_remote_code=spec.trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
     except Exception as error:  # Transformers raises many classes here, all of them about input
         # A mistyped folder such as results/mine looks like a hub name, and the hub's words mislead.
         here = Path(folder).is_dir()
         missing = "" if here else "there is no such folder here, and as a hub name: "
         raise ModelError(
-            [f"{name}: the reward model does not load: {missing}{_first_line(error)}"]
+            [f"{name}: the reward model does not load: {missing}{why_not(error)}"]
         ) from error
-    architecture = (config.architectures or ["no architecture"])[0]
-    if not architecture.endswith("ForSequenceClassification") or config.num_labels != 1:
-        return [
-            f"{name}: a reward model must be a sequence classifier with one output, got "
-            f"{architecture} with {config.num_labels}; train one with the rm algorithm"
-        ]
+    architecture = (config.architectures or [""])[0]
+    if problems := classifier_problems(name, architecture, config.num_labels):
+        return problems
     stored = _stored_shapes(sorted(Path(folder).glob("*.safetensors")))
-    if stored and not stored.keys() & _head_shapes(config).keys():
+    if stored and not stored.keys() & _head_shapes(config, spec.trust_remote_code).keys():
         return [
             f"{name}: a reward model's weights must hold its head, and there is none; train it "
             "with the rm algorithm, whose exports hold it"
@@ -56,10 +54,11 @@ def check_reward_model(spec: RewardModelRewardSpec) -> list[str]:
     return []
 
 
-def check_adapter(name: str) -> list[str]:
+def check_adapter(name: str, *, trust_remote_code: bool) -> list[str]:
     """What keeps an adapter folder from being a reward model; empty where it looks like one.
 
-    name: as written in the spec. Raises ModelError where a file in it cannot be read.
+    name: as written in the spec. trust_remote_code: run code that its base brings along.
+    Raises ModelError where a file in it cannot be read.
     """
     folder = Path(expand_home(name))
     adapter = _adapter_config(folder)
@@ -70,24 +69,31 @@ def check_adapter(name: str) -> list[str]:
         ]
     base = str(adapter.get("base_model_name_or_path"))
     try:
-        config = AutoConfig.from_pretrained(expand_home(base), revision=adapter.get("revision"))
+        config = AutoConfig.from_pretrained(
+            expand_home(base),
+            revision=adapter.get("revision"),
+            trust_remote_code=trust_remote_code,
+        )
     except Exception as error:  # as above
         return [
-            f"{name}: the adapter's base {base} does not load: {_first_line(error)}; put it there, "
+            f"{name}: the adapter's base {base} does not load: {why_not(error)}; put it there, "
             "or export the reward model with --merge"
         ]
     if not (folder / ADAPTER_WEIGHTS).is_file():
         return [f"{name}: has no weights, no {ADAPTER_WEIGHTS}; export the reward model again"]
-    return _head_problems(name, config, _stored_shapes([folder / ADAPTER_WEIGHTS]))
+    stored = _stored_shapes([folder / ADAPTER_WEIGHTS])
+    return _head_problems(name, config, stored, trust_remote_code)
 
 
-def _head_problems(name: str, config: PretrainedConfig, stored: dict[str, Shape]) -> list[str]:
+def _head_problems(
+    name: str, config: PretrainedConfig, stored: dict[str, Shape], trust_remote_code: bool
+) -> list[str]:
     """What is wrong with the head that an adapter brings for a base of this configuration."""
     architecture = (config.architectures or [""])[0]
     base_has_head = architecture.endswith("ForSequenceClassification")
     config.num_labels = 1
     problems = []
-    for tensor, shape in _head_shapes(config).items():
+    for tensor, shape in _head_shapes(config, trust_remote_code).items():
         found = stored.get(PEFT_PREFIX + tensor)
         if found is None and not base_has_head:
             problems.append(
@@ -102,10 +108,17 @@ def _head_problems(name: str, config: PretrainedConfig, stored: dict[str, Shape]
     return problems[:1]
 
 
-def _head_shapes(config: PretrainedConfig) -> dict[str, Shape]:
+def _head_shapes(config: PretrainedConfig, trust_remote_code: bool) -> dict[str, Shape]:
     """Shapes of a classifier's weights outside its trunk, by name."""
-    with torch.device("meta"):
-        classifier = AutoModelForSequenceClassification.from_config(config)
+    try:
+        with torch.device("meta"):
+            classifier = AutoModelForSequenceClassification.from_config(
+                config, trust_remote_code=trust_remote_code
+            )
+    except Exception as error:  # whatever the class, or code that the model brings along, raises
+        raise ModelError(
+            [f"{config.name_or_path}: the reward model does not load: {why_not(error)}"]
+        ) from error
     trunk = f"{classifier.base_model_prefix}."
     return {
         name: tuple(weight.shape)
@@ -135,7 +148,3 @@ def _stored_shapes(files: list[Path]) -> dict[str, Shape]:
         except (SafetensorError, OSError) as error:
             raise ModelError([f"{path}: is not whole ({error}); fetch it again"]) from error
     return shapes
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

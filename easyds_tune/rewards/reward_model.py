@@ -22,7 +22,7 @@ from easyds_tune.data.records import Message, PreferencePair
 from easyds_tune.data.template import choose_template
 from easyds_tune.data.tokenise import Encoder
 from easyds_tune.errors import ModelError
-from easyds_tune.models.load import context_length, expand_home, load_tokenizer
+from easyds_tune.models.load import context_length, expand_home, load_tokenizer, why_not
 from easyds_tune.rewards.check import ADAPTER_WEIGHTS, check_adapter
 from easyds_tune.rewards.shared_base import classifier_on
 from easyds_tune.spec.judge import RewardModelRewardSpec
@@ -49,11 +49,11 @@ class RewardModel:
         """
         name = expand_home(spec.model_name_or_path)
         if (Path(name) / "adapter_config.json").is_file():
-            model, tokenizer_name = _load_adapter(name, dtype, base)
+            model, tokenizer_name = _load_adapter(name, dtype, base, spec.trust_remote_code)
         else:
             assert base is None
-            model, tokenizer_name = _load_whole(name, dtype), name
-        tokenizer = load_tokenizer(tokenizer_name)
+            model, tokenizer_name = _load_whole(name, dtype, spec.trust_remote_code), name
+        tokenizer = load_tokenizer(tokenizer_name, trust_remote_code=spec.trust_remote_code)
         classifier = model.get_base_model() if isinstance(model, PeftModel) else model
         # Classifiers read the score at the last token that is not padding.
         classifier.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -114,12 +114,12 @@ class RewardModel:
         return logits[:, 0].float().cpu()
 
 
-def _load_whole(name: str, dtype: torch.dtype) -> PreTrainedModel:
+def _load_whole(name: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
     try:
         # Missing weights are drawn (and refused below); that must not move the global generator.
         with torch.random.fork_rng(devices=[]):
             model, loading = AutoModelForSequenceClassification.from_pretrained(
-                name, dtype=dtype, output_loading_info=True
+                name, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
             )
     # Transformers raises many classes here, all of them about what it was given.
     except Exception as error:
@@ -142,10 +142,10 @@ def _load_whole(name: str, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def _load_adapter(
-    name: str, dtype: torch.dtype, base: PreTrainedModel | None
+    name: str, dtype: torch.dtype, base: PreTrainedModel | None, trust_remote_code: bool
 ) -> tuple[PeftModel, str]:
     """The model of an adapter folder, and the name that its tokenizer is loaded by."""
-    if problems := check_adapter(name):
+    if problems := check_adapter(name, trust_remote_code=trust_remote_code):
         raise ModelError(problems)
     classifier = classifier_on(base) if base is not None else None
     try:
@@ -155,7 +155,11 @@ def _load_adapter(
         with torch.random.fork_rng(devices=[]), _gradients_as_they_are(base):
             if classifier is None:
                 classifier = AutoModelForSequenceClassification.from_pretrained(
-                    base_name, revision=config.revision, num_labels=1, dtype=dtype
+                    base_name,
+                    revision=config.revision,
+                    trust_remote_code=trust_remote_code,
+                    num_labels=1,
+                    dtype=dtype,
                 )
             model = PeftModel.from_pretrained(classifier, name, config=config)
     except Exception as error:
@@ -193,5 +197,4 @@ def _gradients_as_they_are(base: PreTrainedModel | None) -> Iterator[None]:
 
 
 def _does_not_load(name: str, error: Exception) -> ModelError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return ModelError([f"{name}: the reward model does not load: {reason}"])
+    return ModelError([f"{name}: the reward model does not load: {why_not(error)}"])

@@ -51,7 +51,9 @@ def classifier_on(base: PreTrainedModel) -> PreTrainedModel:
     config = copy.deepcopy(base.config)
     config.num_labels = 1
     with torch.device("meta"):
-        classifier = AutoModelForSequenceClassification.from_config(config, dtype=base.dtype)
+        classifier = AutoModelForSequenceClassification.from_config(
+            config, dtype=base.dtype, trust_remote_code=False
+        )
     assert type(classifier.base_model) is type(trunk)
     kept = {id(tensor): tensor for tensor in [*trunk.parameters(), *trunk.buffers()]}
     twin = copy.deepcopy(trunk, kept | {id(trunk.config): config})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import typing
 from typing import Annotated, Any
 
@@ -18,7 +19,14 @@ LARGEST_SEED = 2**32 - 1
 def _a_file_can_be_called(name: str) -> str:
     if "\0" in name:
         raise ValueError("must not hold a zero character, which no file name has")
-    if max(len(part) for part in os.fsencode(name).split(b"/")) > 255:
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"must be a name that this shell's encoding, {sys.getfilesystemencoding()}, can write, "
+            f"got {name!r}; set PYTHONUTF8=1 in the environment"
+        ) from error
+    if max(len(part) for part in encoded.split(b"/")) > 255:
         raise ValueError("must have at most 255 bytes between two slashes, as file names do")
     return name
 

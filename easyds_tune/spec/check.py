@@ -30,6 +30,8 @@ from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
 
 ADAPTER_CONFIG = "adapter_config.json"
+BEST = "best:"
+"""How the name of a sweep's winner will begin; no model is called so."""
 EFFECTIVE_BATCH = (
     "training.per_device_train_batch_size", "training.gradient_accumulation_steps",
 )  # fmt: skip
@@ -150,6 +152,13 @@ def missing_files(
     if isinstance(algorithm, PPOSpec):
         models["algorithm.reward.model_name_or_path"] = algorithm.reward.model_name_or_path
     for path, name in models.items():
+        if name.startswith(BEST):
+            problems.append(
+                f"{path}: must be a model's folder or a hub name, got {name!r}: a sweep's winner "
+                f"cannot be named yet; easyds-tune export {name.removeprefix(BEST) or 'NAME'} --to "
+                "DIR, then write that folder"
+            )
+            continue
         folder = os.path.expanduser(name)
         if is_local_path(name) and not any(
             os.path.isfile(os.path.join(folder, file)) for file in ("config.json", ADAPTER_CONFIG)

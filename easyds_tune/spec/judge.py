@@ -19,6 +19,8 @@ class RewardModelRewardSpec(Spec):
     """Folder or hub name of the reward model; an adapter folder of `export` works too."""
     max_length: int = Field(1024, ge=8, le=LARGEST)
     """Tokens of prompt and reply the reward model reads; longer texts lose their beginning."""
+    trust_remote_code: bool = False
+    """Run Python code that the reward model, or the base under its adapter, brings along."""
 
 
 class JudgeSpec(Spec):

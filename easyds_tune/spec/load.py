@@ -20,14 +20,16 @@ from easyds_tune.spec.check_search import SEARCHABLE, fixed_because, param_probl
 from easyds_tune.spec.data import DataSpec
 from easyds_tune.spec.finals import FinalsSpec
 from easyds_tune.spec.judge import JudgeSpec
-from easyds_tune.spec.messages import did_you_mean, validation_problems
+from easyds_tune.spec.messages import PARAM_KEYS, did_you_mean, shown, validation_problems
 from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.resources import resource_problems
-from easyds_tune.spec.sweep import SweepSpec, set_path
+from easyds_tune.spec.sweep import NAME_PATTERN, NAME_RULE, SweepSpec, set_path
 from easyds_tune.spec.yaml_text import MAX_DEPTH, MAX_KEY, cut, read_yaml
 
 Section = TypeVar("Section", bound=Spec)
 
+SOURCES = ("data.train", "data.eval", "judge.prompts", "finals.prompts")
+"""Fields that take a data source, or its path alone."""
 MAX_BYTES = 2**20
 """Of a spec's file, which is read whole."""
 
@@ -87,6 +89,26 @@ def _inline_search_space(raw: dict[str, Any], spec_path: Path | None) -> None:
     raise SpecError([f"search_space: no file {name!r} here or in search_spaces/{hint}"])
 
 
+def _take_nested_spaces(raw: dict[str, Any]) -> list[str]:
+    """Remove fields of a search space that are nested like the spec; says how to write them."""
+    space = raw.get("search_space")
+    if not isinstance(space, dict):
+        return []
+    nested = [
+        key
+        for key, value in space.items()
+        if key in SEARCHABLE and isinstance(value, dict) and not set(PARAM_KEYS) & value.keys()
+    ]
+    problems = []
+    for key in nested:
+        dotted = ", ".join(f"{key}.{field}: {shown(value)}" for field, value in space[key].items())
+        problems.append(
+            f"search_space.{key}: must be the dotted path of a field, got a section; write {dotted}"
+        )
+        del space[key]
+    return problems
+
+
 def _find_space_file(raw: dict[str, Any], spec_path: Path) -> None:
     """A space file may stand beside its spec."""
     name = raw.get("space_file")
@@ -105,6 +127,21 @@ def _is_path(text: str) -> bool:
     )
 
 
+def _write_out_source(raw: dict[str, Any], path: str) -> None:
+    """Write a data source that is plain text as {path: text}, so that its other fields can be set.
+
+    A list of one source is written as that source.
+    """
+    for source in SOURCES:
+        section, _, field = source.partition(".")
+        if not path.startswith(f"{source}.") or not isinstance(raw.get(section), dict):
+            continue
+        value = raw[section].get(field)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        raw[section][field] = {"path": value} if isinstance(value, str) else value
+
+
 def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> None:
     """Apply `a.b=c` overrides in place; the value is read as YAML."""
     problems = []
@@ -120,14 +157,14 @@ def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> None:
                 space = raw.setdefault("search_space", {})
                 space[path.removeprefix("search_space.").strip()] = value
             else:
+                _write_out_source(raw, path.strip())
                 set_path(raw, path.strip(), value)
         except SpecError as error:
             problems += error.problems
         except (KeyError, TypeError, AttributeError):
             problems.append(
                 f"--set {cut(override)}: a part of {path} before its end holds a value and no "
-                "fields; "
-                "set that part itself"
+                "fields; set that part itself"
             )
     if problems:
         raise SpecError(problems)
@@ -162,7 +199,15 @@ def load_sweep(
             problems += error.problems
             if isinstance(raw.get("search_space"), str):
                 del raw["search_space"]
-    raw.setdefault("name", path.stem)
+    if "name" not in raw:
+        raw["name"] = path.stem
+        if not re.fullmatch(NAME_PATTERN, path.stem):
+            raw["name"] = "sweep"
+            problems.append(
+                f"name: is the file's, {path.stem!r}, where the spec gives none, and {NAME_RULE}; "
+                "write name: in the file, or --set name=my-sweep"
+            )
+    problems += _take_nested_spaces(raw)
     _find_space_file(raw, path)
     return validate(raw, problems, on_this_machine=on_this_machine)
 

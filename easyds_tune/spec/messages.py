@@ -20,6 +20,7 @@ REMOVED = {
     "remove it",
 }
 """Fields of earlier versions, and what to write instead."""
+TOO_SHORT = "must hold at least 1 value"
 RULES = {
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
@@ -126,6 +127,8 @@ def validation_problems(error: ValidationError, raw: dict[str, Any]) -> list[str
     lines = []
     above = {path[: dot.start()] for path in found for dot in re.finditer(r"\.", path)}
     for path, told in found.items():
+        if len(told) > 1:  # a list is also too short where its one item is refused
+            told = [(text, value) for text, value in told if text != TOO_SHORT] or told
         # What is wrong inside a value says more than that the value is of the wrong kind.
         if path in above:
             continue

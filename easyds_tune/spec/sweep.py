@@ -31,6 +31,7 @@ from easyds_tune.spec.stop import StopSpec
 from easyds_tune.spec.training import TrainingSpec
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+NAME_RULE = "must be 1 to 80 letters, digits, '.', '_' or '-', starting with a letter or digit"
 
 
 def batch_fields(algorithm: AlgorithmSpec) -> tuple[str, ...]:
@@ -164,10 +165,7 @@ class SweepSpec(Spec):
         import re
 
         if not re.fullmatch(NAME_PATTERN, name):
-            raise ValueError(
-                "must be 1 to 80 letters, digits, '.', '_' or '-', starting with a letter "
-                f"or digit, got {name!r}"
-            )
+            raise ValueError(f"{NAME_RULE}, got {name!r}")
         return name
 
     @field_validator("search_space", mode="before")

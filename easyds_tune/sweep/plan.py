@@ -16,6 +16,7 @@ from easyds_tune.errors import DataError, SpecError
 from easyds_tune.spec.algorithm import length_field
 from easyds_tune.spec.bounds import BoundSpec
 from easyds_tune.spec.check import ADAPTER_CONFIG, budget_problems, sweep_problems
+from easyds_tune.spec.check_model import model_config_problems, reward_specs, unchecked_models
 from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.model import ModelSpec
 from easyds_tune.spec.notes import decision_notes
@@ -39,9 +40,11 @@ CANDIDATES = 3
 def plan_text(spec: SweepSpec) -> str:
     """The resolved spec as YAML, then a summary of trials, slots, steps, rungs and disk.
 
+    Checks what the spec, the data and the models' config files tell, and lists what it leaves to
+    the sweep's preflight.
     Raises SpecError where data is wrong or the machine lacks what the spec asks for.
     """
-    problems = sweep_problems(spec)
+    problems = sweep_problems(spec) + model_config_problems(spec)
     try:
         records = records_of(spec)
     except DataError as error:
@@ -50,36 +53,74 @@ def plan_text(spec: SweepSpec) -> str:
         if spec.training.max_steps is None:
             problems += budget_problems(spec, len(records.train))
     if problems:
-        raise SpecError(problems)
+        raise SpecError(list(dict.fromkeys(problems)))
+    notes = records.notes + ppo_notes(spec, len(records.train)) + decision_notes(spec)
+    return _text(spec, _summary(spec, records, notes) + _not_checked(spec))
+
+
+def full_plan_text(spec: SweepSpec) -> str:
+    """As `plan_text`, after the preflight of `sweep`: every check that a sweep makes.
+
+    Loads torch, the tokenizers and the models' configurations. Raises SpecError as `sweep` would.
+    """
+    from easyds_tune.sweep.preflight import preflight
+
+    records = preflight(spec)
+    return _text(spec, _summary(spec, records, records.notes, records.fitting))
+
+
+def _text(spec: SweepSpec, summary: list[str]) -> str:
     resolved = yaml.safe_dump(spec.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
-    lines = [f"# {line}" for line in _summary(spec, records)]
-    return resolved + "\n" + "\n".join(lines)
+    return resolved + "\n" + "\n".join(f"# {line}" for line in summary)
 
 
-def _summary(spec: SweepSpec, records: SweepRecords) -> list[str]:
-    budget = spec.budget(len(records.train))
+def _not_checked(spec: SweepSpec) -> list[str]:
+    """What only the preflight checks."""
+    names = unchecked_models(spec)
+    absent = f", whether {' and '.join(names)} can be loaded" if names else ""
+    return [
+        "not checked: lengths in tokens, chat template, LoRA targets, optional packages, the "
+        f"models' files{absent}; easyds-tune plan SPEC --full checks all that sweep does"
+    ]
+
+
+def _summary(
+    spec: SweepSpec, records: SweepRecords, notes: list[str], fitting: int | None = None
+) -> list[str]:
+    """fitting: training records within the spec's length limit; None where not yet counted."""
+    train_records = len(records.train) if fitting is None else fitting
+    budget = spec.budget(train_records)
     evaluations = max(1, math.ceil(budget.max_steps / budget.eval_steps))
     gpus = gpus_of(spec.resources)
     slot = f"{gpus:g} GPU" if gpus else f"{spec.resources.cpus_per_trial} CPU core(s)"
     return [
         f"records: {len(records.train)} train, {len(records.held_out)} held out, "
         f"{len(records.prompts)} judge prompts",
-        *(f"note: {note}" for note in records.notes),
-        *(f"note: {note}" for note in ppo_notes(spec, len(records.train))),
-        *(f"note: {note}" for note in decision_notes(spec)),
+        *(f"note: {note}" for note in notes),
         f"trials: {spec.search.num_trials}, the first is the configuration above",
         f"slots: {slot_count(spec.resources)} at a time, each {slot}",
         f"steps: {budget.max_steps} a trial, evaluated every {budget.eval_steps}"
-        f"{_per_batch(spec)}{_per_record(spec)}",
-        _rung_line(spec, len(records.train)),
+        f"{_per_batch(spec)}{_per_record(spec) if fitting is None else ''}",
+        _rung_line(spec, train_records),
         _disk_line(spec, evaluations),
         _objective_line(spec),
         *_bound_lines(spec),
         *_stop_lines(spec),
         *_finals_lines(spec, records),
-        *(["trust_remote_code: ON, the model's own Python code will run"]
-          if spec.model.trust_remote_code else []),
+        *_remote_code_lines(spec),
     ]  # fmt: skip
+
+
+def _remote_code_lines(spec: SweepSpec) -> list[str]:
+    trusted = [spec.model.model_name_or_path] if spec.model.trust_remote_code else []
+    trusted += [
+        reward.model_name_or_path
+        for reward in reward_specs(spec).values()
+        if reward.trust_remote_code
+    ]
+    return [
+        f"trust_remote_code: ON, Python code of {name} will run" for name in dict.fromkeys(trusted)
+    ]
 
 
 def _per_batch(spec: SweepSpec) -> str:

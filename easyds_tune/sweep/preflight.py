@@ -15,6 +15,7 @@ from easyds_tune.data.template import choose_template
 from easyds_tune.data.tokenise import Encoder, check_room
 from easyds_tune.errors import ProblemsError, SpecError
 from easyds_tune.journal.events import DEFAULT_FINALS_PER_JUDGE
+from easyds_tune.models.hub import hub_problems
 from easyds_tune.models.load import ModelKind, context_length, load_skeleton
 from easyds_tune.models.lora import target_problems, trainable_parameters
 from easyds_tune.models.stack import with_policy_adapter
@@ -24,8 +25,8 @@ from easyds_tune.spec.algorithm import PPOSpec, length_field, length_limit
 from easyds_tune.spec.base import written_fields
 from easyds_tune.spec.check import budget_problems, is_local_path, sweep_problems
 from easyds_tune.spec.check_metrics import NEEDS_HELD_OUT
+from easyds_tune.spec.check_model import length_problems, policy_problems, reward_specs, searched
 from easyds_tune.spec.check_ppo import ppo_notes
-from easyds_tune.spec.judge import RewardModelRewardSpec
 from easyds_tune.spec.notes import decision_notes
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
@@ -40,8 +41,6 @@ from easyds_tune.trial.records import (
 )
 from easyds_tune.trial.workbench import ENCODE, FIT
 
-CLASSIFIER = "ForSequenceClassification"
-"""How Transformers' class names of reward models end."""
 SECTIONS = tuple(f"{name}." for name in written_fields(SweepSpec))
 """What a problem opens with that says itself where in the spec it is."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
@@ -110,10 +109,12 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True, is_sweep: bool = True
     problems += schedule_problems(spec, model.fitting)
     if spec.training.max_steps is None and model.fitting:
         problems += budget_problems(spec, model.fitting)
-    for section, reward in _rewards(spec).items():
+    for section, reward in reward_specs(spec).items():
         collect(
             lambda reward=reward: (  # type: ignore[misc]
-                file_problems(reward.model_name_or_path) or check_reward_model(reward)
+                hub_problems(reward.model_name_or_path)
+                or file_problems(reward.model_name_or_path)
+                or check_reward_model(reward)
             ),
             f"{section}.reward.model_name_or_path",
         )
@@ -128,16 +129,6 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True, is_sweep: bool = True
     return CheckedRecords(
         **parts, fitting=model.fitting, finals_per_judge=finals_per_judge(records)
     )
-
-
-def _rewards(spec: SweepSpec) -> dict[str, RewardModelRewardSpec]:
-    """The section of each reward -> its spec."""
-    rewards = {}
-    if spec.judge is not None:
-        rewards["judge"] = spec.judge.reward
-    if isinstance(spec.algorithm, PPOSpec):
-        rewards["algorithm"] = spec.algorithm.reward
-    return rewards
 
 
 def folder_problems(spec: SweepSpec) -> list[str]:
@@ -182,18 +173,16 @@ def file_problems(model: str) -> list[str]:
 def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     """LoRA targets, prompts without room for a reply, and lengths that leave no record."""
     kind: ModelKind = "reward" if spec.algorithm.type == "rm" else "causal"
+    if problems := hub_problems(spec.model.model_name_or_path, spec.model.revision):
+        return _ModelCheck(problems)
     start = start_of(spec.model)
-    for rank in _searched(spec, "model.lora_r", spec.model.lora_r):
+    for rank in searched(spec, "model.lora_r", spec.model.lora_r):
         start_of(spec.model.model_copy(update={"lora_r": rank}))
     problems = file_problems(start.base.model_name_or_path)
     if problems:
         return _ModelCheck(problems)
     architecture = (load_skeleton(start.base, kind).config.architectures or [""])[0]
-    if kind == "causal" and architecture.endswith(CLASSIFIER):
-        problems.append(
-            f"{start.base.model_name_or_path}: must be a language model, and it is a "
-            f"{architecture}, which writes nothing; a reward model goes under reward"
-        )
+    problems += policy_problems(spec, start.base.model_name_or_path, architecture)
     for params in _target_choices(spec):
         changed = spec.with_params(params).model
         changed = changed.model_copy(
@@ -227,17 +216,10 @@ def _check_lengths(
 ) -> _ModelCheck:
     """Lengths that the model has no positions for or that leave no record."""
     field = length_field(spec.algorithm)
-    lengths = _searched(spec, f"algorithm.{field}", length_limit(spec.algorithm))
-    if isinstance(spec.algorithm, PPOSpec):
+    lengths = searched(spec, f"algorithm.{field}", length_limit(spec.algorithm))
+    problems = length_problems(spec, limit)
+    if isinstance(spec.algorithm, PPOSpec) and not problems:
         problems = _reply_room_problems(spec, spec.algorithm, records, encoder, limit)
-    else:
-        unwritten = "" if field in spec.algorithm.model_fields_set else ", the default"
-        problems = [
-            f"algorithm.{field}: must be within the model's {limit} positions, got {length}"
-            f"{unwritten}; set algorithm.{field}: {limit}, or fewer"
-            for length in lengths
-            if limit is not None and length > limit
-        ]
     encode, fit = ENCODE[spec.algorithm.type], FIT[spec.algorithm.type]
     notes, fitting = [], 0
     # Trials are measured on one held-out set, cut to the spec's own length.
@@ -266,14 +248,9 @@ def _reply_room_problems(
     """Prompts after which the model has no positions left for PPO's longest reply."""
     if limit is None:
         return []
-    room = limit - max(_searched(spec, "algorithm.response_length", ppo.response_length))
-    if room < 1:
-        return [
-            f"algorithm.response_length: must leave room for a prompt in the model's {limit} "
-            f"positions, got {limit - room}; lower it"
-        ]
+    room = limit - max(searched(spec, "algorithm.response_length", ppo.response_length))
     allowed = max(
-        _searched(spec, "algorithm.max_prompt_length", ppo.max_prompt_length),
+        searched(spec, "algorithm.max_prompt_length", ppo.max_prompt_length),
         key=lambda length: math.inf if length is None else length,
     )
     lengths = [len(ids) for ids in encoder.prompts([r.messages for r in records.train])]  # type: ignore[union-attr]
@@ -292,12 +269,6 @@ def _reply_room_problems(
         f"the model's {limit} positions leave beside response_length {limit - room} (the longest "
         f"has {max(taken)}); {', or '.join(remedies) or 'shorten them'}"
     ]
-
-
-def _searched(spec: SweepSpec, path: str, default: Any) -> list[Any]:
-    """The spec's value of a field and the end points it is searched between."""
-    param = spec.search_space.get(path)
-    return [default, *(param.end_points() if param else [])]
 
 
 def _target_choices(spec: SweepSpec) -> list[dict[str, Any]]:

@@ -576,9 +576,7 @@ def test_code_of_a_model_runs_only_where_the_spec_says_so(
     assert "trust_remote_code: false" in out
     assert "trust_remote_code: ON" not in out
     assert main(["plan", "dpo", "--set", "model.trust_remote_code=true"]) == 0
-    assert "# trust_remote_code: ON, the model's own Python code will run" in (
-        capsys.readouterr().out
-    )
+    assert "tiny-tutor will run\n" in (capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -598,3 +596,27 @@ def test_a_plan_takes_no_time(workspace: Path) -> None:
     assert main(["plan", "dpo"]) == 0
     assert main(["plan", "ppo"]) == 0
     assert time.perf_counter() - start < 1
+
+
+def test_a_plan_names_what_it_did_not_check_and_full_checks_it(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = ["--set", "judge.max_new_tokens=500"]  # of 512 positions: no prompt fits beside it
+    assert main(["plan", "dpo", *long]) == 0
+    out = capsys.readouterr().out
+    assert "# not checked: lengths in tokens, chat template, LoRA targets, optional packages" in out
+    assert main(["plan", "dpo", "--full", *long]) == 2
+    assert "must leave room for a reply" in capsys.readouterr().err
+    assert main(["plan", "dpo", "--full"]) == 0
+    out = capsys.readouterr().out
+    assert "# not checked" not in out
+    assert "# trials: " in out
+    assert not (workspace / "results").exists()
+
+
+def test_a_hub_name_is_named_as_not_checked(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub = ["--set", "judge.reward.model_name_or_path=results/mine"]
+    assert main(["plan", "dpo", *hub]) == 0
+    assert "whether results/mine can be loaded; easyds-tune plan" in capsys.readouterr().out

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +200,72 @@ def test_a_file_larger_than_any_spec_is_refused_unread(folder: Path) -> None:
 def test_a_pattern_that_python_cannot_hold_is_refused(folder: Path, targets: str) -> None:
     with pytest.raises(SpecError, match=r"model\.lora_target_modules: must be a list of names or"):
         load_sweep("rm", [f"model.lora_target_modules={targets!r}"])
+
+
+@pytest.mark.parametrize("written", ["pairs", "[pairs]", "{path: pairs}"])
+def test_a_part_of_a_source_is_set_where_the_source_is_its_path_alone(
+    folder: Path, written: str
+) -> None:
+    (folder / "plain.yaml").write_text(SPEC.replace("pairs", written), encoding="utf-8")
+    spec = load_sweep("plain", ["data.train.path=others", "data.train.limit=3"])
+    (source,) = spec.data.train
+    assert (source.path, source.limit) == ("others", 3)
+
+
+def test_a_search_space_that_is_nested_like_the_spec_is_refused_with_its_dotted_paths(
+    folder: Path,
+) -> None:
+    nested = "search_space: {model: {lora_r: [4, 8], lora_alpha: [8, 16]}}"
+    (folder / "nested.yaml").write_text(f"{SPEC}{nested}", encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_sweep("nested")
+    assert caught.value.problems == [
+        "search_space.model: must be the dotted path of a field, got a section; write "
+        "model.lora_r: [4, 8], model.lora_alpha: [8, 16]"
+    ]
+
+
+def test_a_name_from_the_file_is_refused_with_how_to_give_another(folder: Path) -> None:
+    (folder / "数据 结构.yaml").write_text(SPEC, encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_sweep("数据 结构.yaml")
+    (problem,) = caught.value.problems
+    assert problem.startswith(
+        "name: is the file's, '数据 结构', where the spec gives none, and must"
+    )
+    assert problem.endswith("write name: in the file, or --set name=my-sweep")
+    assert load_sweep("数据 结构.yaml", ["name=ds"]).name == "ds"
+
+
+@pytest.mark.parametrize("path", ["model.model_name_or_path", "judge.reward.model_name_or_path"])
+def test_the_name_of_a_sweep_s_winner_is_refused_with_what_works_today(
+    folder: Path, path: str
+) -> None:
+    overrides = ["judge.prompts=pairs", f"{path}=best:ppo"]
+    with pytest.raises(SpecError) as caught:
+        load_sweep("rm", overrides)
+    assert (
+        f"{path}: must be a model's folder or a hub name, got 'best:ppo': a sweep's winner cannot "
+        "be named yet; easyds-tune export ppo --to DIR, then write that folder"
+    ) in caught.value.problems
+
+
+def test_a_name_that_the_shell_s_encoding_cannot_write_is_refused_once_with_the_remedy(
+    folder: Path,
+) -> None:
+    (folder / "rm.yaml").write_text(SPEC.replace("pairs", "数据.jsonl"), encoding="utf-8")
+    (folder / "数据.jsonl").write_text(
+        '{"prompt": "a", "chosen": "b", "rejected": "c"}', encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "easyds_tune.cli.main", "plan", "rm.yaml"]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | ascii_only
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert len(lines) == 2, lines
+    assert "this shell's encoding, ascii, can write" in lines[0]
+    assert "set PYTHONUTF8=1 in the environment" in lines[0]
+    mended = environment | {"PYTHONUTF8": "1"}
+    done = subprocess.run(command, env=mended, capture_output=True, text=True, check=False)
+    assert "数据" not in done.stderr or "encoding" not in done.stderr
