@@ -12,12 +12,15 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -163,3 +166,14 @@ def bundled_spec(algorithm: str, **changes: Any) -> dict[str, Any]:
     for field, value in changes.items():
         set_path(spec, field.replace("__", "."), value)
     return spec
+
+
+@contextmanager
+def checkout(commit: str) -> Iterator[Path]:
+    """The files of an earlier commit, for the time of the block."""
+    with TemporaryDirectory() as folder:
+        archive = subprocess.run(
+            ["git", "archive", commit], cwd=REPOSITORY, capture_output=True, check=True
+        )
+        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+        yield Path(folder)

@@ -19,18 +19,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import Target, show_targets, write_result
+from harness import Target, checkout, show_targets, write_result
 
 from tests.benchmarks.kl_target.pool import ROOT, run_all
 from tests.benchmarks.kl_target.settings import ASKED, ESTIMATORS, EVAL_STEPS, LAST, SETTINGS
@@ -100,17 +97,6 @@ def main() -> None:
     show_targets(promises)
     write_result(out, "kl_target", promises, {"start": start, "now": now, "before": before})
     sys.exit(not all(promise.met for promise in promises))
-
-
-@contextmanager
-def checkout(commit: str) -> Iterator[Path]:
-    """The files of an earlier commit, for the time of the block."""
-    with TemporaryDirectory() as folder:
-        archive = subprocess.run(
-            ["git", "archive", commit], cwd=ROOT, capture_output=True, check=True
-        )
-        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
-        yield Path(folder)
 
 
 def outcome(row: dict[str, Any], start: float) -> Outcome:
