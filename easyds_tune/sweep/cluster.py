@@ -18,6 +18,7 @@ from typing import Any
 
 from easyds_tune.errors import EasyDSError
 from easyds_tune.spec.resources import ResourcesSpec, gpus_of, slot_count, visible_gpus
+from easyds_tune.sweep.last_words import LastWords, last_words_in
 from easyds_tune.sweep.orphans import end_own_processes, private_folder
 from easyds_tune.sweep.processes import MARK, children_of, own_mark, start_of
 from easyds_tune.sweep.ray_watch import RayWatch
@@ -191,6 +192,13 @@ def check_ray() -> None:
     for watch in _watches:
         if what := watch.death():
             raise RayDied(what)
+
+
+def last_words(pid: int) -> LastWords | None:
+    """What a worker of the running Ray wrote to standard error; None where it wrote nothing."""
+    for watch in _watches:
+        return last_words_in(watch.logs, pid)
+    return None
 
 
 @functools.cache

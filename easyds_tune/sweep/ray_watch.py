@@ -43,6 +43,11 @@ class RayWatch:
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
+    @property
+    def logs(self) -> Path:
+        """Folder of the logs of Ray's processes."""
+        return self._session / "logs"
+
     @contextmanager
     def recording_processes(self) -> Iterator[None]:
         """Record each process that Ray starts within the block."""

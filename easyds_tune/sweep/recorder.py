@@ -34,7 +34,9 @@ from easyds_tune.journal.replay import SweepRecord, TrialRecord
 from easyds_tune.journal.writer import JournalWriter
 from easyds_tune.results.derived import Boards
 from easyds_tune.spec.sweep import trial_id
+from easyds_tune.sweep.cluster import last_words
 from easyds_tune.sweep.disk import Room, wait_for_room, warn
+from easyds_tune.sweep.last_words import LastWords
 from easyds_tune.sweep.signals import Interrupted, Signals
 from easyds_tune.sweep.supervisor import Supervisor
 from easyds_tune.trial.failure import (
@@ -284,10 +286,14 @@ class Recorder(Callback):
             self.finish(name, TrialState.INTERRUPTED)  # what ends a sweep may end its workers too
             return
         if failure is None:
-            failure = failure_of_a_lost_worker(trial)
+            failure = failure_of_a_lost_worker(trial, self._last_words(name))
             with suppress(OSError):
                 write_failure(folder, failure)
         self._fail(name, failure)
+
+    def _last_words(self, name: str) -> LastWords | None:
+        pid = None if self._supervisor is None else self._supervisor.pid_of(name)
+        return None if pid is None else last_words(pid)
 
     def _fail(self, name: str, failure: Failure) -> None:
         trial = self.record.trials[name]
@@ -332,12 +338,14 @@ class Recorder(Callback):
                 self.finish(name, TrialState.INTERRUPTED)
 
 
-def failure_of_a_lost_worker(trial: Any) -> Failure:
-    """What can be said of a Tune trial whose worker could not say anything any more."""
+def failure_of_a_lost_worker(trial: Any, words: LastWords | None = None) -> Failure:
+    """What is known of a Tune trial whose worker left no failure but perhaps some last words."""
     text = ""
     with suppress(OSError, TypeError):  # Ray keeps an account of its own, if anyone does
         text = Path(trial.error_file).read_text(encoding="utf-8")
     if "preempted" in text:
         return Failure("FAILED", "Preempted", "its node was taken away", text)
     message = "its worker was killed, perhaps by the system for want of memory"
+    if words is not None:
+        message, text = f"its worker died: {words.reason}", f"{words.text}\n{text}"
     return Failure("FAILED", "WorkerDied", message, text)

@@ -89,6 +89,7 @@ class Supervisor:
         self._checked = self._awake_since = time.monotonic()
         self._stopped_seconds = stopped_seconds
         self._stopped: dict[int, float] = {}
+        self._pids: dict[str, int] = {}
         self._failed: dict[tuple[str, int], float] = {}
         self._relief_due = self._said_until = 0.0
         self.is_memory_short = False
@@ -122,6 +123,11 @@ class Supervisor:
             told += self._relieve(memory, trials, resting)
         return told
 
+    def pid_of(self, trial: str) -> int | None:
+        """The process that runs a trial, or did last; None where none has said so."""
+        self._read_heartbeats()
+        return self._pids.get(trial)
+
     def _read_heartbeats(self) -> list[Heartbeat]:
         """The heartbeats of all workers. A file whose process has ended is removed when read."""
         mark, found = own_mark(), []
@@ -133,6 +139,8 @@ class Supervisor:
                 written = float(raw["written"])
             except (OSError, ValueError, KeyError, TypeError):  # being removed, or none of ours
                 continue
+            if trial is not None:
+                self._pids[str(trial)] = pid
             is_alive = start_of(pid) is not None and mark_of(pid) == mark
             if not is_alive:
                 file.unlink(missing_ok=True)
