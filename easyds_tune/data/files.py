@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from easyds_tune.data.messages import named
+from easyds_tune.data.columns import named
 from easyds_tune.data.packed import first_line, parquet_rows, unpacked
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource

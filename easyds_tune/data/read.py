@@ -1,7 +1,8 @@
 """`read`: one or several sources as records of the kind an algorithm needs.
 
 Errors are collected over all sources. Records that are whole but useless (an empty reply, a pair
-with one text twice) are dropped and counted by reason; whatever the file gets wrong is an error.
+with one text twice) are left out and counted by reason; whatever the file gets wrong is an error.
+Every column and every key of a message is used, or named in a note with its count.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from easyds_tune.data.columns import Dirty, Fields, Malformed, named
 from easyds_tune.data.files import Row, read_rows
-from easyds_tune.data.formats import CONVERTERS, recognise
-from easyds_tune.data.messages import Dirty, Malformed
+from easyds_tune.data.formats import convert
+from easyds_tune.data.marks import MARKED_LINE
+from easyds_tune.data.messages import MEDIA, PLACEHOLDER
+from easyds_tune.data.recognise import kto_column, present, recognise
 from easyds_tune.data.records import (
     Conversation,
     Kind,
@@ -24,6 +28,8 @@ from easyds_tune.data.records import (
     Record,
     prompt_of,
 )
+from easyds_tune.data.remedies import USUAL, column_remedy
+from easyds_tune.data.texts import parse_texts
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource
 
@@ -31,12 +37,19 @@ MAX_PROBLEMS = 20
 """Problems of one source that are spelled out; the rest are counted."""
 
 
+NO_REPLY = "no reply at the end"
+SHOWN_NAMES = 20
+"""Unused columns that a note names; a wide table has more."""
+
+
 @dataclass(frozen=True)
 class ReadReport:
-    """The records, and how many were dropped for which reason."""
+    """The records, how many were left out for which reason, and what else a user should know."""
 
     records: list[Record]
     dropped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    """What of the file is not in the records, or is read in a way that could surprise."""
 
 
 class _WrongKind(Exception):
@@ -62,62 +75,129 @@ def read(
         else:
             report.records.extend(part.records)
             report.dropped.update(part.dropped)
+            report.notes.extend(note for note in part.notes if note not in report.notes)
     if problems:
         raise DataError(problems)
     return report
 
 
 def _read_one(source: DataSource, kind: Kind, folder: Path | None) -> ReadReport:
-    rows = read_rows(source, folder)
-    convert = CONVERTERS[_format_of(rows[0], source)]
-    report = ReadReport([])
+    rows, notes = parse_texts(read_rows(source, folder), source.format)
+    layout = _format_of(rows, source, kind, notes)
+    report = ReadReport([], notes=notes)
+    unused: Counter[str] = Counter()
     problems: list[str] = []
+    other_kinds: list[str] = []
+    cut = 0
     for row in rows:
+        fields = Fields(row.columns)
         try:
-            report.records.append(_checked(_as_kind(convert(row.columns), kind)))
+            whole = convert(fields, layout, kind)
+            record = _checked(_as_kind(whole, kind))
         except Dirty as reason:
             report.dropped[str(reason)] += 1
         except Malformed as error:
             problems.append(f"{row.where}: {error}")
         except _WrongKind as error:
-            raise DataError([f"{source.path}: {error}"]) from error
-    if problems:
-        raise DataError(problems)
+            other_kinds.append(f"{row.where}: {error}")
+        else:
+            report.records.append(record)
+            if source.limit is None or len(report.records) <= source.limit:
+                unused += fields.unused()
+                cut += _is_cut(record, whole)
+    if len(other_kinds) == len(rows):
+        reason = other_kinds[0].removeprefix(f"{rows[0].where}: ")
+        raise DataError([f"{source.path}: {reason}; {_kind_remedy(present(rows), kind)}"])
+    if problems or other_kinds:
+        raise DataError([*problems, *other_kinds])
     if not report.records:
-        reasons = "; ".join(f"{count} × {reason}" for reason, count in report.dropped.items())
-        raise DataError(
-            [f"{source.path}: all {len(rows)} records were dropped ({reasons}); repair the data"]
+        raise DataError([f"{source.path}: {_nothing_left(rows, report.dropped, kind)}"])
+    records = report.records[: source.limit]
+    if cut:
+        notes.append(f"{cut} conversations end at their last trained reply; later turns are cut")
+    notes += _unused_note(unused, kind) + _markup_note(records)
+    return ReadReport(records, report.dropped, notes)
+
+
+def _format_of(rows: list[Row], source: DataSource, kind: Kind, notes: list[str]) -> str:
+    if source.format == "auto":
+        try:
+            return recognise(rows, kind)
+        except Malformed as error:
+            raise DataError([f"{source.path}: {error}"]) from error
+    if kind == "conversations" and (name := kto_column(rows)):
+        notes.append(
+            f"{name} labels replies as good and bad; all are trained alike, because `format` is "
+            "named"
         )
-    return ReadReport(report.records[: source.limit], report.dropped)
+    return source.format
 
 
-def _format_of(first: Row, source: DataSource) -> str:
-    if source.format != "auto":
-        return source.format
-    try:
-        return recognise(first.columns)
-    except Malformed as error:
-        raise DataError([f"{source.path}: {error}"]) from error
+def _nothing_left(rows: list[Row], dropped: Counter[str], kind: Kind) -> str:
+    """Why no record is left, and what to do, where that can be told."""
+    reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
+    said = f"all {len(rows)} records were dropped ({reasons}); "
+    if NO_REPLY not in dropped:
+        return said + "repair the data"
+    columns = present(rows)
+    empty = [name for name in rows[0].columns if name not in columns]
+    has_values = f" ({named(empty)} without a value)" if empty else ""
+    return f"{said}the columns are {named(columns)}{has_values}; {_kind_remedy(columns, kind)}"
+
+
+def _unused_note(unused: Counter[str], kind: Kind) -> list[str]:
+    """One note for all that the records do not hold; replies are left off prompts on purpose."""
+    if kind == "prompts":
+        unused = Counter({k: n for k, n in unused.items() if k not in USUAL["completion"]})
+    if not unused:
+        return []
+    by_count: dict[int, list[str]] = {}
+    for name, count in list(unused.items())[:SHOWN_NAMES]:
+        by_count.setdefault(count, []).append(name if len(name) <= 60 else f"{name[:60]}…")
+    parts = [f"{', '.join(names)} ({count} values)" for count, names in by_count.items()]
+    more = len(unused) - SHOWN_NAMES
+    return [f"not used: {', '.join(parts)}" + (f" and {more} more columns" if more > 0 else "")]
+
+
+def _markup_note(records: list[Record]) -> list[str]:
+    """Dialogues among plain texts: all of their turns are trained on."""
+    texts = [record.text for record in records if isinstance(record, PlainText)]
+    count = sum(MARKED_LINE.search(text) is not None for text in texts)
+    return [f"{count} texts hold marked turns and train as plain text, questions too"] * bool(count)
+
+
+def _is_cut(record: Record, whole: Record) -> bool:
+    return (
+        isinstance(record, Conversation)
+        and isinstance(whole, Conversation)
+        and len(record.messages) < len(whole.messages)
+    )
 
 
 def _checked(record: Record) -> Record:
     """Refuse what no tokenizer can take or no training can use."""
-    texts = [m["content"] for m in prompt_of(record)]
+    prompt = prompt_of(record)
+    replies: list[str] = []
     match record:
         case Conversation(messages):
-            texts.append(messages[-1]["content"])
-            _require(texts[-1], "empty reply")
+            replies = [messages[-1]["content"]]
         case PreferencePair(_, chosen, rejected):
-            texts += [chosen, rejected]
-            _require(chosen, "empty reply")
-            _require(rejected, "empty reply")
-            if chosen.strip() == rejected.strip():
-                raise Dirty("chosen equals rejected")
+            replies = [chosen, rejected]
         case PlainText(text):
             _require(text, "empty text")
-    _require("".join(_asked(prompt_of(record))), "empty prompt")
+    for reply in replies:
+        _require(reply, "empty reply")
+    if len({reply.strip() for reply in replies}) < len(replies):
+        raise Dirty("chosen equals rejected")
+    asked = _asked(prompt)
+    _require("".join(asked), "empty prompt")
+    for turn in asked:
+        _require(turn, "empty turn")
+    if any(PLACEHOLDER.search(m["content"]) for m in prompt if m["role"] == "user"):
+        if not isinstance(record, PlainText):
+            raise Dirty(MEDIA)
     try:
-        "".join(texts).encode("utf-8")
+        "".join([*(m["content"] for m in prompt), *replies]).encode("utf-8")
     except UnicodeEncodeError as error:
         raise Malformed(
             f"holds half a surrogate pair ({error.object[error.start]!r}), which is no character; "
@@ -137,27 +217,46 @@ def _require(text: str, reason: str) -> None:
 
 def _as_kind(record: Record, kind: Kind) -> Record:
     match kind, record:
-        case ("conversations", Conversation() | PlainText()):
+        case ("conversations", Conversation()):
+            return _trained_part(record)
+        case ("conversations", PlainText()):
             return record
         case ("conversations", Prompt()):
-            raise Dirty("no reply at the end")
+            raise Dirty(NO_REPLY)
         case ("preferences", PreferencePair()) | ("prompts", Prompt()) | ("text", PlainText()):
             return record
         case "prompts", Conversation() | PreferencePair():
             return Prompt(prompt_of(record))
-    remedy = {
-        "conversations": "map its prompt and reply with `columns: {…: prompt, …: completion}`",
-        "preferences": "a pair needs a better and a worse reply: prompt, chosen, rejected",
-        "prompts": "map the prompt's column with `columns: {…: prompt}`",
-        "text": "map the text's column with `columns: {…: text}`",
-    }[kind]
     held = {
         Conversation: "conversations",
         PreferencePair: "preference pairs",
         Prompt: "prompts",
         PlainText: "plain text",
     }[type(record)]
-    raise _WrongKind(f"holds {held} where {kind} are asked for; {remedy}")
+    raise _WrongKind(f"holds {held} where {kind} are asked for")
+
+
+def _trained_part(record: Conversation) -> Conversation:
+    """The conversation up to its last reply that is trained."""
+    trained = [
+        n
+        for n, message in enumerate(record.messages)
+        if message["role"] == "assistant" and n not in record.context
+    ]
+    if not trained:
+        raise Dirty("every reply is masked")
+    end = trained[-1] + 1
+    return Conversation(record.messages[:end], tuple(n for n in record.context if n < end))
+
+
+def _kind_remedy(columns: list[str], kind: Kind) -> str:
+    """What gives records of a kind: the columns that are there, or else those it needs."""
+    return (column_remedy(columns, kind) or "") or {
+        "conversations": "map its prompt and reply with `columns: {…: prompt, …: completion}`",
+        "preferences": "a pair needs a better and a worse reply: prompt, chosen, rejected",
+        "prompts": "map the prompt's column with `columns: {…: prompt}`",
+        "text": "map the text's column with `columns: {…: text}`",
+    }[kind]
 
 
 def _capped(problems: list[str], path: str) -> list[str]:

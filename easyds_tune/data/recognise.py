@@ -1,0 +1,161 @@
+"""Which format a file has, decided over all of its records: a column counts where any holds a value.
+
+What only looks like one of the formats is refused with what to do instead: KTO labels, one message
+a row, records nested in one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from easyds_tune.data.columns import Malformed, is_empty, named
+from easyds_tune.data.files import Row
+from easyds_tune.data.marks import EASYDS_TURN, HH_TURN
+from easyds_tune.data.messages import ROLES
+from easyds_tune.data.records import Kind
+from easyds_tune.data.remedies import column_remedy
+
+NEEDED: tuple[tuple[set[str], str], ...] = (
+    ({"instruction", "output"}, "alpaca"),
+    ({"conversations"}, "sharegpt"),
+    ({"messages"}, "messages"),
+    ({"prompt", "completion"}, "prompt-completion"),
+    ({"input", "output"}, "easyds-sft"),
+    ({"input"}, "easyds-ppo"),
+    ({"prompt"}, "prompt"),
+    ({"text"}, "text"),
+)
+NAME_THEM = "name them with `columns`, e.g. {question: prompt, answer: completion}"
+_WITHOUT_REPLY = ("easyds-ppo", "prompt", "text")
+_TAGS = ("kto_tag", "kto_label")
+_LABELS = ("label", "labels", "desirable", "is_desirable")
+_GOOD_AND_BAD = (
+    {"true", "false", "1", "0", "-1", "1.0", "0.0", "-1.0"},
+    {"yes", "no"},
+    {"good", "bad"},
+    {"desirable", "undesirable"},
+    {"chosen", "rejected"},
+    {"like", "dislike"},
+    {"positive", "negative"},
+    {"thumbs_up", "thumbs_down"},
+)
+
+
+def present(rows: Sequence[Row]) -> list[str]:
+    """The columns that hold a value in at least one record, in order; a blank text is one."""
+    return list(
+        dict.fromkeys(
+            name
+            for row in rows
+            for name, value in row.columns.items()
+            if not is_empty(value) or (isinstance(value, str) and value)
+        )
+    )
+
+
+def recognise(rows: Sequence[Row], kind: Kind) -> str:
+    """The format of a file by the columns of all its records.
+
+    Raises Malformed where none fits, or where records of it are no records to train on.
+    """
+    names = set(present(rows))
+    if {"pos_resp", "neg_resp"} <= names:
+        return "cvalues"
+    if {"chosen", "rejected"} <= names:
+        return _recognise_pair(rows, names)
+    found = next((name for needed, name in NEEDED if needed <= names), None)
+    if kind != "prompts" and found not in (None, *_WITHOUT_REPLY):
+        _reject_kto(rows)
+    if found in (None, "text"):
+        _reject_flat_tree(rows, names)
+    if found is None:
+        columns = present(rows)
+        remedy = _nested(rows) or column_remedy(columns, kind) or NAME_THEM
+        raise Malformed(f"the columns {named(columns)} fit no known format; {remedy}")
+    return found
+
+
+def kto_column(rows: Sequence[Row]) -> str | None:
+    """The column that labels single replies as good or bad, in whatever spelling."""
+    for name in present(rows):
+        plain = name.strip().lower()
+        if plain in _TAGS:
+            return name
+        if plain in _LABELS:
+            values = {str(row.columns[name]).strip().lower() for row in _holding(rows, name)}
+            if any(values <= pair for pair in _GOOD_AND_BAD):
+                return name
+    return None
+
+
+def _holding(rows: Sequence[Row], name: str) -> list[Row]:
+    return [row for row in rows if not is_empty(row.columns.get(name))]
+
+
+def _reject_kto(rows: Sequence[Row]) -> None:
+    if name := kto_column(rows):
+        raise Malformed(
+            f"this is KTO data (one reply with a good/bad label, {name!r}), which no algorithm "
+            "here trains on; give preference pairs, or name `format: messages`, "
+            "`prompt-completion`, `alpaca` or `sharegpt` to imitate every reply, bad ones too"
+        )
+
+
+def _reject_flat_tree(rows: Sequence[Row], names: set[str]) -> None:
+    content = "text" if "text" in names else "content"
+    if not {"role", content} <= names:
+        return
+    roles = {str(row.columns["role"]).lower() for row in _holding(rows, "role")}
+    if roles <= ROLES.keys():
+        raise Malformed(
+            f"holds one message a row ('role' beside {content!r}), so no record is a whole "
+            "conversation; write each conversation as one row with the list `messages` of role "
+            "and content (follow 'parent_id' from each last reply)"
+            + ("; or name `format: text` to train on each text alone" if content == "text" else "")
+        )
+
+
+def _nested(rows: Sequence[Row]) -> str | None:
+    """What to do with a file that is one object around its records, or one object of columns."""
+    if len(rows) != 1:
+        return None
+    columns = rows[0].columns
+    lists = [
+        name
+        for name, value in columns.items()
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
+    ]
+    if lists:
+        return (
+            f"the file is one object that holds its records under {named(lists)}: write that list "
+            "itself as the file, one flat object for each record (in Python: "
+            f"json.dump(json.load(old)[{lists[0]!r:.40}], new))"
+        )
+    if len(columns) > 1 and all(isinstance(value, dict) and value for value in columns.values()):
+        return (
+            "the file is one object of objects: write a list with one flat object for each record "
+            "(in pandas: to_json(path, orient='records', lines=True))"
+        )
+    return None
+
+
+def _recognise_pair(rows: Sequence[Row], names: set[str]) -> str:
+    if "conversations" in names:
+        return "sharegpt"
+    if "instruction" in names:
+        return "alpaca"
+    chosen = [row.columns["chosen"] for row in _holding(rows, "chosen")]
+    texts = [value for value in chosen if isinstance(value, str)]
+    if "prompt" in names or len(texts) < len(chosen):
+        return "preference"
+    if any(HH_TURN.match(text) for text in texts):
+        return "hh"
+    if any(EASYDS_TURN.match(text) for text in texts):
+        return "easyds-reward"
+    raise Malformed(
+        "chosen and rejected are plain texts without a prompt in them; "
+        + (
+            column_remedy(present(rows), "preferences")
+            or "map the prompt's column with `columns: {…: prompt}`"
+        )
+    )
