@@ -10,11 +10,19 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
+from typing import NamedTuple
 
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 3, 60, 60
 
 Columns = dict[str, object]
+
+
+class Row(NamedTuple):
+    """One raw record: where it stands (`train.jsonl:17`) and its columns."""
+
+    where: str
+    columns: Columns
 
 
 class Malformed(Exception):

@@ -9,11 +9,10 @@ from easyds_tune.data.records import Message
 
 HH_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 EASYDS_TURN = re.compile(r"(?:\A\s*|\n)[ \t]*(系统|用户|助手)[:：]")
-MARKED_LINE = re.compile(
-    r"^[ \t]*(?:#+ *)?(?:Human|User|USER|Assistant|ASSISTANT|Instruction|Response|用户|助手) *[:：]",
-    re.MULTILINE,
+_ANY_MARK = re.compile(
+    r"^[ \t]*(?:#+ *)?(Human|User|Assistant|Instruction|Response|用户|助手) *[:：]",
+    re.MULTILINE | re.IGNORECASE,
 )
-"""A line that opens like a turn, in more ways than are parsed."""
 _ROLES = {
     "Human": "user",
     "Assistant": "assistant",
@@ -37,6 +36,12 @@ def marked_turns(text: str) -> list[Message] | None:
             waits = last["role"] == "assistant" and not last["content"]
             return _joined(turns[:-1] if waits else turns)
     return None
+
+
+def looks_marked(text: str) -> bool:
+    """Whether lines of a text are marked as turns, in more ways than are parsed."""
+    marks = [mark[1].lower() for mark in _ANY_MARK.finditer(text)]
+    return len(set(marks)) > 1 or _ANY_MARK.match(text.lstrip()) is not None
 
 
 def dialogue(text: str, pattern: re.Pattern[str], field: str) -> tuple[list[Message], str]:

@@ -46,16 +46,18 @@ TOOLS = "tool definitions are not supported"
 TOOL_CALLS = "tool calls are not supported"
 THOUGHTS = "thoughts beside the reply are not supported; write them into the reply"
 MEDIA = "images, video and audio are not supported"
+_TOOL_KEYS = ("tools", "functions")
 _CALL_KEYS = ("tool_calls", "function_call")
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 _MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")
 _UNSUPPORTED_COLUMNS = (
-    (("tools", "functions"), TOOLS),
+    (_TOOL_KEYS, TOOLS),
     (_CALL_KEYS, TOOL_CALLS),
     (("reasoning_content", "thinking"), THOUGHTS),
     (_MEDIA_KEYS, MEDIA),
 )
 _UNSUPPORTED_KEYS = (
+    (_TOOL_KEYS, TOOLS),
     (_CALL_KEYS, TOOL_CALLS),
     (_THOUGHT_KEYS, THOUGHTS),
     (_MEDIA_KEYS, MEDIA),
@@ -138,6 +140,13 @@ def is_message(item: object) -> bool:
     return known and isinstance(item.get(content_key), str | list | None)
 
 
+def holds_messages(value: Columns | list[object]) -> bool:
+    """Whether a value is messages, in any of the ways that `turns` reads."""
+    if isinstance(value, dict):
+        return is_message(value) or isinstance(value.get(_keys(value)[0]), list)
+    return bool(value) and all(map(is_message, value))
+
+
 def _messages_of_lists(value: Columns, name: str, fields: Fields) -> list[Columns] | None:
     """Messages out of `{"role": [...], "content": [...]}`, as Parquet holds a sequence of them."""
     lists = {key: item for key, item in value.items() if isinstance(item, list)}
@@ -171,7 +180,7 @@ def _turn(item: object, where: str, name: str, fields: Fields) -> Turn:
     if content_key not in item:
         raise Malformed(f"{where} needs the key {content_key!r}, has {named(item)}")
     turn = Turn(ROLES[role], _content(item[content_key], f"{where}.{content_key}", name, fields))
-    known = {role_key, content_key, *_CALL_KEYS, *_THOUGHT_KEYS, *_MEDIA_KEYS, *MASKS}
+    known = {role_key, content_key, *MASKS}.union(*(keys for keys, _ in _UNSUPPORTED_KEYS))
     for key, value in item.items():
         if key not in known and not is_empty(value):
             fields.leave(f"{name}[].{key}")

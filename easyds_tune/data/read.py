@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from easyds_tune.data.columns import Dirty, Fields, Malformed, named
-from easyds_tune.data.files import Row, read_rows
+from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, named
+from easyds_tune.data.files import read_rows
 from easyds_tune.data.formats import convert
-from easyds_tune.data.marks import MARKED_LINE
+from easyds_tune.data.marks import looks_marked
 from easyds_tune.data.messages import MEDIA, PLACEHOLDER
-from easyds_tune.data.recognise import kto_column, present, recognise
+from easyds_tune.data.recognise import kto_column, present, recognise, remedy_of
 from easyds_tune.data.records import (
     Conversation,
     Kind,
@@ -28,7 +28,7 @@ from easyds_tune.data.records import (
     Record,
     prompt_of,
 )
-from easyds_tune.data.remedies import USUAL, column_remedy
+from easyds_tune.data.remedies import USUAL, ranked_remedy
 from easyds_tune.data.texts import parse_texts
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource
@@ -107,7 +107,7 @@ def _read_one(source: DataSource, kind: Kind, folder: Path | None) -> ReadReport
                 cut += _is_cut(record, whole)
     if len(other_kinds) == len(rows):
         reason = other_kinds[0].removeprefix(f"{rows[0].where}: ")
-        raise DataError([f"{source.path}: {reason}; {_kind_remedy(present(rows), kind)}"])
+        raise DataError([f"{source.path}: {reason}; {_kind_remedy(rows, kind)}"])
     if problems or other_kinds:
         raise DataError([*problems, *other_kinds])
     if not report.records:
@@ -142,7 +142,7 @@ def _nothing_left(rows: list[Row], dropped: Counter[str], kind: Kind) -> str:
     columns = present(rows)
     empty = [name for name in rows[0].columns if name not in columns]
     has_values = f" ({named(empty)} without a value)" if empty else ""
-    return f"{said}the columns are {named(columns)}{has_values}; {_kind_remedy(columns, kind)}"
+    return f"{said}the columns are {named(columns)}{has_values}; {_kind_remedy(rows, kind)}"
 
 
 def _unused_note(unused: Counter[str], kind: Kind) -> list[str]:
@@ -162,7 +162,7 @@ def _unused_note(unused: Counter[str], kind: Kind) -> list[str]:
 def _markup_note(records: list[Record]) -> list[str]:
     """Dialogues among plain texts: all of their turns are trained on."""
     texts = [record.text for record in records if isinstance(record, PlainText)]
-    count = sum(MARKED_LINE.search(text) is not None for text in texts)
+    count = sum(map(looks_marked, texts))
     return [f"{count} texts hold marked turns and train as plain text, questions too"] * bool(count)
 
 
@@ -193,9 +193,9 @@ def _checked(record: Record) -> Record:
     _require("".join(asked), "empty prompt")
     for turn in asked:
         _require(turn, "empty turn")
-    if any(PLACEHOLDER.search(m["content"]) for m in prompt if m["role"] == "user"):
-        if not isinstance(record, PlainText):
-            raise Dirty(MEDIA)
+    questions = [message["content"] for message in prompt if message["role"] == "user"]
+    if not isinstance(record, PlainText) and any(map(PLACEHOLDER.search, questions)):
+        raise Dirty(MEDIA)
     try:
         "".join([*(m["content"] for m in prompt), *replies]).encode("utf-8")
     except UnicodeEncodeError as error:
@@ -249,14 +249,19 @@ def _trained_part(record: Conversation) -> Conversation:
     return Conversation(record.messages[:end], tuple(n for n in record.context if n < end))
 
 
-def _kind_remedy(columns: list[str], kind: Kind) -> str:
+def _kind_remedy(rows: list[Row], kind: Kind) -> str:
     """What gives records of a kind: the columns that are there, or else those it needs."""
-    return (column_remedy(columns, kind) or "") or {
-        "conversations": "map its prompt and reply with `columns: {…: prompt, …: completion}`",
-        "preferences": "a pair needs a better and a worse reply: prompt, chosen, rejected",
-        "prompts": "map the prompt's column with `columns: {…: prompt}`",
-        "text": "map the text's column with `columns: {…: text}`",
-    }[kind]
+    if kind == "conversations" and any(isinstance(row.columns.get("output"), list) for row in rows):
+        return f"{ranked_remedy('instruction', 'output', kind)}, or train rm or dpo on the pairs"
+    return (
+        remedy_of(rows, kind)
+        or {
+            "conversations": "map its prompt and reply with `columns: {…: prompt, …: completion}`",
+            "preferences": "a pair needs a better and a worse reply: prompt, chosen, rejected",
+            "prompts": "map the prompt's column with `columns: {…: prompt}`",
+            "text": "map the text's column with `columns: {…: text}`",
+        }[kind]
+    )
 
 
 def _capped(problems: list[str], path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which format a file has, decided over all of its records: a column counts where any holds a value.
+"""Which format a file has, decided over all of its records: a column counts if any holds a value.
 
 What only looks like one of the formats is refused with what to do instead: KTO labels, one message
 a row, records nested in one object.
@@ -7,13 +7,13 @@ a row, records nested in one object.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
-from easyds_tune.data.columns import Malformed, is_empty, named
-from easyds_tune.data.files import Row
+from easyds_tune.data.columns import Malformed, Row, is_empty, named
 from easyds_tune.data.marks import EASYDS_TURN, HH_TURN
-from easyds_tune.data.messages import ROLES
+from easyds_tune.data.messages import ROLES, holds_messages
 from easyds_tune.data.records import Kind
-from easyds_tune.data.remedies import column_remedy
+from easyds_tune.data.remedies import column_remedy, ranked_remedy, usual_column
 
 NEEDED: tuple[tuple[set[str], str], ...] = (
     ({"instruction", "output"}, "alpaca"),
@@ -26,7 +26,7 @@ NEEDED: tuple[tuple[set[str], str], ...] = (
     ({"text"}, "text"),
 )
 NAME_THEM = "name them with `columns`, e.g. {question: prompt, answer: completion}"
-_WITHOUT_REPLY = ("easyds-ppo", "prompt", "text")
+_WITHOUT_REPLY = ("easyds-ppo", "prompt")
 _TAGS = ("kto_tag", "kto_label")
 _LABELS = ("label", "labels", "desirable", "is_desirable")
 _GOOD_AND_BAD = (
@@ -64,15 +64,36 @@ def recognise(rows: Sequence[Row], kind: Kind) -> str:
     if {"chosen", "rejected"} <= names:
         return _recognise_pair(rows, names)
     found = next((name for needed, name in NEEDED if needed <= names), None)
-    if kind != "prompts" and found not in (None, *_WITHOUT_REPLY):
-        _reject_kto(rows)
+    if kind != "prompts" and found != "text":
+        _reject_kto(rows, replies=found not in (None, *_WITHOUT_REPLY))
     if found in (None, "text"):
         _reject_flat_tree(rows, names)
     if found is None:
-        columns = present(rows)
-        remedy = _nested(rows) or column_remedy(columns, kind) or NAME_THEM
-        raise Malformed(f"the columns {named(columns)} fit no known format; {remedy}")
+        remedy = _nested(rows) or remedy_of(rows, kind) or NAME_THEM
+        raise Malformed(f"the columns {named(present(rows))} fit no known format; {remedy}")
     return found
+
+
+def remedy_of(rows: Sequence[Row], kind: Kind) -> str | None:
+    """What to write to get records of a kind out of the columns that hold texts or messages."""
+    columns = present(rows)
+    first = {name: _holding(rows, name, 1) for name in columns}
+    values = {name: held[0].columns[name] for name, held in first.items() if held}
+    lists = [
+        name
+        for name, value in values.items()
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
+    ]
+    readable = [
+        name
+        for name, value in values.items()
+        if isinstance(value, str) or (isinstance(value, dict | list) and holds_messages(value))
+    ]
+    remedy = column_remedy(readable, kind, taken=list(rows[0].columns))
+    question = usual_column(readable, "prompt")
+    if remedy or not lists or question is None or kind not in ("conversations", "preferences"):
+        return remedy
+    return ranked_remedy(question, lists[0], kind)
 
 
 def kto_column(rows: Sequence[Row]) -> str | None:
@@ -88,12 +109,15 @@ def kto_column(rows: Sequence[Row]) -> str | None:
     return None
 
 
-def _holding(rows: Sequence[Row], name: str) -> list[Row]:
-    return [row for row in rows if not is_empty(row.columns.get(name))]
+def _holding(rows: Sequence[Row], name: str, most: int | None = None) -> list[Row]:
+    """The first records with a value in a column, all of them by default."""
+    return list(islice((row for row in rows if not is_empty(row.columns.get(name))), most))
 
 
-def _reject_kto(rows: Sequence[Row]) -> None:
-    if name := kto_column(rows):
+def _reject_kto(rows: Sequence[Row], *, replies: bool) -> None:
+    """Refuse labelled replies, also where the reply's column has another name yet."""
+    name = kto_column(rows)
+    if name and (replies or usual_column(present(rows), "completion")):
         raise Malformed(
             f"this is KTO data (one reply with a good/bad label, {name!r}), which no algorithm "
             "here trains on; give preference pairs, or name `format: messages`, "
@@ -154,8 +178,5 @@ def _recognise_pair(rows: Sequence[Row], names: set[str]) -> str:
         return "easyds-reward"
     raise Malformed(
         "chosen and rejected are plain texts without a prompt in them; "
-        + (
-            column_remedy(present(rows), "preferences")
-            or "map the prompt's column with `columns: {…: prompt}`"
-        )
+        + (remedy_of(rows, "preferences") or "map the prompt's column with `columns: {…: prompt}`")
     )

@@ -39,17 +39,32 @@ _ALPACA = {"prompt": "instruction", "completion": "output"}
 _FORMATS = {"completion": "prompt-completion", "messages": "messages", "text": "text"}
 
 
-def column_remedy(columns: Sequence[str], kind: Kind) -> str | None:
-    """What to write so that the columns give records of a kind; None where they hold none.
+def column_remedy(columns: Sequence[str], kind: Kind, taken: Sequence[str] = ()) -> str | None:
+    """What to write so that the columns give records of a kind; None where nothing does.
 
     Args:
-        columns: The columns that hold values.
+        columns: The columns that hold texts or messages.
+        taken: All columns; an empty one makes room for the one that takes its name.
     """
     for needed in _NEEDED[kind]:
         renames = _renames(columns, needed)
-        if renames is not None:
-            return _written(renames, _format(columns, renames, needed))
+        if renames is None:
+            continue
+        for name in list(renames.values()):
+            if name in taken and name not in renames:
+                renames[name] = f"other_{name}"
+        if written := _written(renames, _format(columns, renames, needed)):
+            return written
     return None
+
+
+def ranked_remedy(question: str, replies: str, kind: Kind) -> str:
+    """What to do with lists of replies to one question."""
+    several = f"{_key(replies)} holds several replies in each record: "
+    if kind == "conversations":
+        return several + "write the best one alone, as text under `completion`"
+    renames = {question: "instruction", replies: "output"}
+    return f"{several}sort each list best first, and {_written(renames, 'alpaca')}"
 
 
 def usual_column(columns: Sequence[str], meaning: str) -> str | None:

@@ -24,9 +24,8 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 
-from easyds_tune.data.columns import Columns, is_empty
-from easyds_tune.data.files import Row
-from easyds_tune.data.marks import marked_turns
+from easyds_tune.data.columns import Columns, Row, is_empty
+from easyds_tune.data.marks import looks_marked, marked_turns
 from easyds_tune.data.messages import ROLES, is_message
 from easyds_tune.errors import DataError
 
@@ -86,6 +85,7 @@ def parse_texts(rows: list[Row], layout: str) -> tuple[list[Row], list[str]]:
             problems += _parse_prompts(rows, columns, name)
         if layout == "auto":
             notes += _parse_marks(columns, name)
+    for name in (*PROMPT_COLUMNS, "instruction"):
         notes += _kept_prompts(columns, name)
     for names in REPLY_COLUMNS[:2] if alpaca else REPLY_COLUMNS:
         if layout in ("auto", *EASYDS_FORMATS) or not _has_prompt(before):
@@ -172,10 +172,10 @@ def _kept_prompts(columns: list[Columns], name: str) -> list[str]:
     """A note where texts look like a chat and stay text."""
     texts = [text for _, text in _texts(columns, name)]
     chats = sum(parse_messages(text) is not None or opens_like_messages(text) for text in texts)
-    marked = sum(marked_turns(text) is not None for text in texts)
+    marked = sum(map(looks_marked, texts))
     notes = [f"{name}: {chats} texts look like messages and are read as text"] if chats else []
     if marked:
-        notes.append(f"{name}: {marked} texts with marked turns are read as one text")
+        notes.append(f"{name}: {marked} texts with marked turns (`Human:`) are read as one text")
     return notes
 
 

@@ -169,8 +169,8 @@ class Encoder:
         """Cut a rendered conversation at the assistant's replies.
 
         An earlier reply reaches from its content to the end of its turn, the last one from where
-        generation would begin to the end of the text. A reply that is context is part of what stands
-        around it, its end token too.
+        generation would begin to the end of the text. A reply in `context` is not cut out, so its
+        piece does not train, nor does its end token.
         """
         messages = record.messages
         spans = self._earlier_replies(messages[:-1], opening, record.context)
