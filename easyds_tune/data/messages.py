@@ -38,7 +38,9 @@ MASKS = (
     "training",
 )
 """Keys of a message that say whether its turn is trained: OpenAI, Mistral, LLaMA-Factory, ms-swift,
-verl, axolotl. A list of this name beside the messages has one entry for each of them."""
+verl, axolotl."""
+MASK_LISTS = (*MASKS, "weights", "loss_masks", "loss_weights")
+"""Columns that, as a list beside the messages, have a mask for each of them."""
 _UNCLEAR_MASKS = ("mask", "masked", "train_detail", "training_detail")
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
@@ -112,7 +114,7 @@ def turns(fields: Fields, name: str, text_role: str | None = None) -> list[Turn]
 
 def masked_by_list(fields: Fields, chat: list[Turn]) -> list[Turn]:
     """The chat with the masks of a list beside it, such as `loss_mask: [0, 1]`."""
-    for key in (*MASKS, "weights", "loss_masks", "loss_weights"):
+    for key in MASK_LISTS:
         flags = fields.columns.get(key)
         if not isinstance(flags, list):
             continue

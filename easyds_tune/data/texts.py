@@ -2,7 +2,8 @@
 
 Text stays text unless the whole column says otherwise:
 
-- `messages` and `conversations` hold messages, so a text there is parsed.
+- `messages` and `conversations` hold messages, `history` and masks beside them hold lists, so a
+  text there is parsed.
 - `prompt` and `input` are parsed where every text of the column is messages; where only some are,
   or one opens like a list of messages and is broken, the file is refused. A dialogue of `Human:`
   and `Assistant:` marks (`用户:`, `助手:`) is parsed text by text.
@@ -26,16 +27,17 @@ from collections.abc import Callable
 
 from easyds_tune.data.columns import Columns, Row, is_empty
 from easyds_tune.data.marks import looks_marked, marked_turns
-from easyds_tune.data.messages import ROLES, is_message
+from easyds_tune.data.messages import MASK_LISTS, ROLES, is_message
 from easyds_tune.errors import DataError
 
+LIST_COLUMNS = ("history", *MASK_LISTS)
 CHAT_COLUMNS = ("messages", "conversations")
 PROMPT_COLUMNS = ("prompt", "input")
 REPLY_COLUMNS = (("chosen", "rejected"), ("completion",), ("output",))
 EASYDS_FORMATS = ("easyds-sft", "easyds-ppo")
 
 _OPENING = re.compile(r"""\s*\[\s*\{\s*(['"])(role|content|from|value)\1\s*:""")
-_PYTHON = re.compile(r"""\s*\[?\s*\{\s*['"]""")
+_PYTHON = re.compile(r"""\s*(\[\s*)?[\[{]\s*['"\d]""")
 _LITERAL = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", re.DOTALL)
 _UNPARSED = (
     "{column} opens like messages in JSON or Python, and cannot be parsed; repair it, or name "
@@ -73,12 +75,14 @@ def parse_texts(rows: list[Row], layout: str) -> tuple[list[Row], list[str]]:
     Raises:
         DataError: A column is neither messages throughout nor text throughout.
     """
-    columns = [dict(row.columns) for row in rows]
+    before = [row.columns for row in rows]
+    columns = [dict(row) for row in before]
     problems: list[str] = []
     notes: list[str] = []
     for name in CHAT_COLUMNS:
         _replace(columns, name, lambda text: parse_messages(text) or text)
-    before = [dict(row) for row in columns]
+    for name in LIST_COLUMNS:
+        _replace(columns, name, lambda text: _literal(text) if text.startswith("[") else text)
     alpaca = any(not is_empty(row.get("instruction")) for row in columns)
     for name in PROMPT_COLUMNS[:1] if alpaca else PROMPT_COLUMNS:
         if layout == "auto" or layout in EASYDS_FORMATS:
