@@ -58,6 +58,7 @@ def recognise(rows: Sequence[Row], kind: Kind) -> str:
 
     Raises Malformed where none fits, or where records of it are no records to train on.
     """
+    _reject_columns_in_one(rows)
     names = set(present(rows))
     if {"pos_resp", "neg_resp"} <= names:
         return "cvalues"
@@ -69,7 +70,7 @@ def recognise(rows: Sequence[Row], kind: Kind) -> str:
     if found in (None, "text"):
         _reject_flat_tree(rows, names)
     if found is None:
-        remedy = _nested(rows) or remedy_of(rows, kind) or NAME_THEM
+        remedy = remedy_of(rows, kind) or _nested(rows) or NAME_THEM
         raise Malformed(f"the columns {named(present(rows))} fit no known format; {remedy}")
     return found
 
@@ -140,7 +141,7 @@ def _reject_flat_tree(rows: Sequence[Row], names: set[str]) -> None:
 
 
 def _nested(rows: Sequence[Row]) -> str | None:
-    """What to do with a file that is one object around its records, or one object of columns."""
+    """What to do with a file that is one object around its records."""
     if len(rows) != 1:
         return None
     columns = rows[0].columns
@@ -155,12 +156,27 @@ def _nested(rows: Sequence[Row]) -> str | None:
             "itself as the file, one flat object for each record (in Python: "
             f"json.dump(json.load(old)[{lists[0]!r:.40}], new))"
         )
-    if len(columns) > 1 and all(isinstance(value, dict) and value for value in columns.values()):
-        return (
-            "the file is one object of objects: write a list with one flat object for each record "
-            "(in pandas: to_json(path, orient='records', lines=True))"
-        )
     return None
+
+
+def _reject_columns_in_one(rows: Sequence[Row]) -> None:
+    """Refuse one object whose values are whole columns, as pandas writes them by default."""
+    values = list(rows[0].columns.values())
+    if len(rows) == 1 and len(values) > 1 and all(map(_is_column, values)):
+        raise Malformed(
+            "the file is one object of whole columns: write a list with one flat object for each "
+            "record (in pandas: to_json(path, orient='records', lines=True))"
+        )
+
+
+def _is_column(value: object) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and not holds_messages(value)
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(isinstance(item, str | int | float | None) for item in value)
+    )
 
 
 def _recognise_pair(rows: Sequence[Row], names: set[str]) -> str:
