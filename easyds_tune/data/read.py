@@ -15,20 +15,12 @@ from pathlib import Path
 from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, named
 from easyds_tune.data.files import read_rows
 from easyds_tune.data.formats import convert
+from easyds_tune.data.kinds import NO_REPLY, WrongKind, as_kind, checked
 from easyds_tune.data.marks import looks_marked
-from easyds_tune.data.messages import MEDIA, PLACEHOLDER
-from easyds_tune.data.recognise import kto_column, present, recognise, remedy_of
-from easyds_tune.data.records import (
-    Conversation,
-    Kind,
-    Message,
-    PlainText,
-    PreferencePair,
-    Prompt,
-    Record,
-    prompt_of,
-)
-from easyds_tune.data.remedies import USUAL, ranked_remedy
+from easyds_tune.data.names import USUAL
+from easyds_tune.data.recognise import Unknown, kto_column, present, recognise
+from easyds_tune.data.records import Conversation, Kind, PlainText, Record
+from easyds_tune.data.remedies import remedy
 from easyds_tune.data.texts import parse_texts
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource
@@ -37,7 +29,6 @@ MAX_PROBLEMS = 20
 """Problems of one source that are spelled out; the rest are counted."""
 
 
-NO_REPLY = "no reply at the end"
 SHOWN_NAMES = 20
 """Unused columns that a note names; a wide table has more."""
 
@@ -50,10 +41,6 @@ class ReadReport:
     dropped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     """What of the file is not in the records, or is read in a way that could surprise."""
-
-
-class _WrongKind(Exception):
-    """The format cannot give the kind that was asked for; true of all its records."""
 
 
 def read(
@@ -93,25 +80,25 @@ def _read_one(source: DataSource, kind: Kind, folder: Path | None) -> ReadReport
         fields = Fields(row.columns)
         try:
             whole = convert(fields, layout, kind)
-            record = _checked(_as_kind(whole, kind))
+            record = checked(as_kind(whole, kind))
         except Dirty as reason:
             report.dropped[str(reason)] += 1
         except Malformed as error:
             problems.append(f"{row.where}: {error}")
-        except _WrongKind as error:
+        except WrongKind as error:
             other_kinds.append(f"{row.where}: {error}")
         else:
             report.records.append(record)
             if source.limit is None or len(report.records) <= source.limit:
                 unused += fields.unused()
                 cut += _is_cut(record, whole)
-    if len(other_kinds) == len(rows):
-        reason = other_kinds[0].removeprefix(f"{rows[0].where}: ")
-        raise DataError([f"{source.path}: {reason}; {_kind_remedy(rows, kind)}"])
+    if other_kinds and not report.records:
+        reason = other_kinds[0].partition(": ")[2]
+        raise DataError([f"{source.path}: {reason}; {_kind_remedy(rows, source, kind)}"])
     if problems or other_kinds:
         raise DataError([*problems, *other_kinds])
     if not report.records:
-        raise DataError([f"{source.path}: {_nothing_left(rows, report.dropped, kind)}"])
+        raise DataError([f"{source.path}: {_nothing_left(rows, report.dropped, source, kind)}"])
     records = report.records[: source.limit]
     if cut:
         notes.append(f"{cut} conversations end at their last trained reply; later turns are cut")
@@ -123,6 +110,9 @@ def _format_of(rows: list[Row], source: DataSource, kind: Kind, notes: list[str]
     if source.format == "auto":
         try:
             return recognise(rows, kind)
+        except Unknown as error:
+            problem = f"{source.path}: {error}; {_kind_remedy(rows, source, kind)}"
+            raise DataError([problem]) from error
         except Malformed as error:
             raise DataError([f"{source.path}: {error}"]) from error
     if kind == "conversations" and (name := kto_column(rows)):
@@ -133,7 +123,7 @@ def _format_of(rows: list[Row], source: DataSource, kind: Kind, notes: list[str]
     return source.format
 
 
-def _nothing_left(rows: list[Row], dropped: Counter[str], kind: Kind) -> str:
+def _nothing_left(rows: list[Row], dropped: Counter[str], source: DataSource, kind: Kind) -> str:
     """Why no record is left, and what to do, where that can be told."""
     reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
     said = f"all {len(rows)} records were dropped ({reasons}); "
@@ -142,7 +132,7 @@ def _nothing_left(rows: list[Row], dropped: Counter[str], kind: Kind) -> str:
     columns = present(rows)
     empty = [name for name in rows[0].columns if name not in columns]
     has_values = f" ({named(empty)} without a value)" if empty else ""
-    return f"{said}the columns are {named(columns)}{has_values}; {_kind_remedy(rows, kind)}"
+    return f"{said}the columns are {named(columns)}{has_values}; {_kind_remedy(rows, source, kind)}"
 
 
 def _unused_note(unused: Counter[str], kind: Kind) -> list[str]:
@@ -174,92 +164,16 @@ def _is_cut(record: Record, whole: Record) -> bool:
     )
 
 
-def _checked(record: Record) -> Record:
-    """Refuse what no tokenizer can take or no training can use."""
-    prompt = prompt_of(record)
-    replies: list[str] = []
-    match record:
-        case Conversation(messages):
-            replies = [messages[-1]["content"]]
-        case PreferencePair(_, chosen, rejected):
-            replies = [chosen, rejected]
-        case PlainText(text):
-            _require(text, "empty text")
-    for reply in replies:
-        _require(reply, "empty reply")
-    if len({reply.strip() for reply in replies}) < len(replies):
-        raise Dirty("chosen equals rejected")
-    asked = _asked(prompt)
-    _require("".join(asked), "empty prompt")
-    for turn in asked:
-        _require(turn, "empty turn")
-    questions = [message["content"] for message in prompt if message["role"] == "user"]
-    if not isinstance(record, PlainText) and any(map(PLACEHOLDER.search, questions)):
-        raise Dirty(MEDIA)
-    try:
-        "".join([*(m["content"] for m in prompt), *replies]).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise Malformed(
-            f"holds half a surrogate pair ({error.object[error.start]!r}), which is no character; "
-            "write the whole pair"
-        ) from error
-    return record
-
-
-def _asked(prompt: Sequence[Message]) -> list[str]:
-    return [message["content"] for message in prompt if message["role"] != "system"]
-
-
-def _require(text: str, reason: str) -> None:
-    if not text.strip():
-        raise Dirty(reason)
-
-
-def _as_kind(record: Record, kind: Kind) -> Record:
-    match kind, record:
-        case ("conversations", Conversation()):
-            return _trained_part(record)
-        case ("conversations", PlainText()):
-            return record
-        case ("conversations", Prompt()):
-            raise Dirty(NO_REPLY)
-        case ("preferences", PreferencePair()) | ("prompts", Prompt()) | ("text", PlainText()):
-            return record
-        case "prompts", Conversation() | PreferencePair():
-            return Prompt(prompt_of(record))
-    held = {
-        Conversation: "conversations",
-        PreferencePair: "preference pairs",
-        Prompt: "prompts",
-        PlainText: "plain text",
-    }[type(record)]
-    raise _WrongKind(f"holds {held} where {kind} are asked for")
-
-
-def _trained_part(record: Conversation) -> Conversation:
-    """The conversation up to its last reply that is trained."""
-    trained = [
-        n
-        for n, message in enumerate(record.messages)
-        if message["role"] == "assistant" and n not in record.context
-    ]
-    if not trained:
-        raise Dirty("every reply is masked")
-    end = trained[-1] + 1
-    return Conversation(record.messages[:end], tuple(n for n in record.context if n < end))
-
-
-def _kind_remedy(rows: list[Row], kind: Kind) -> str:
+def _kind_remedy(rows: list[Row], source: DataSource, kind: Kind) -> str:
     """What gives records of a kind: the columns that are there, or else those it needs."""
-    if kind == "conversations" and any(isinstance(row.columns.get("output"), list) for row in rows):
-        return f"{ranked_remedy('instruction', 'output', kind)}, or train rm or dpo on the pairs"
     return (
-        remedy_of(rows, kind)
+        remedy(rows, kind, source.columns)
         or {
-            "conversations": "map its prompt and reply with `columns: {…: prompt, …: completion}`",
-            "preferences": "a pair needs a better and a worse reply: prompt, chosen, rejected",
-            "prompts": "map the prompt's column with `columns: {…: prompt}`",
-            "text": "map the text's column with `columns: {…: text}`",
+            "conversations": "name them with `columns`, e.g. {question: prompt, answer: completion}",
+            "preferences": "a pair needs a better and a worse reply; name them with `columns`, e.g. "
+            "{question: prompt, good: chosen, bad: rejected}",
+            "prompts": "name the prompt's column with `columns`, e.g. {question: prompt}",
+            "text": "name the text's column with `columns`, e.g. {content: text}",
         }[kind]
     )
 

@@ -12,8 +12,8 @@ from itertools import islice
 from easyds_tune.data.columns import Malformed, Row, is_empty, named
 from easyds_tune.data.marks import EASYDS_TURN, HH_TURN
 from easyds_tune.data.messages import ROLES, holds_messages
+from easyds_tune.data.names import usual_column
 from easyds_tune.data.records import Kind
-from easyds_tune.data.remedies import column_remedy, ranked_remedy, usual_column
 
 NEEDED: tuple[tuple[set[str], str], ...] = (
     ({"instruction", "output"}, "alpaca"),
@@ -25,7 +25,6 @@ NEEDED: tuple[tuple[set[str], str], ...] = (
     ({"prompt"}, "prompt"),
     ({"text"}, "text"),
 )
-NAME_THEM = "name them with `columns`, e.g. {question: prompt, answer: completion}"
 _WITHOUT_REPLY = ("easyds-ppo", "prompt")
 _TAGS = ("kto_tag", "kto_label")
 _LABELS = ("label", "labels", "desirable", "is_desirable")
@@ -39,6 +38,10 @@ _GOOD_AND_BAD = (
     {"positive", "negative"},
     {"thumbs_up", "thumbs_down"},
 )
+
+
+class Unknown(Malformed):
+    """The columns are those of no format, or not of one that can be read."""
 
 
 def present(rows: Sequence[Row]) -> list[str]:
@@ -70,31 +73,8 @@ def recognise(rows: Sequence[Row], kind: Kind) -> str:
     if found in (None, "text"):
         _reject_flat_tree(rows, names)
     if found is None:
-        remedy = remedy_of(rows, kind) or _nested(rows) or NAME_THEM
-        raise Malformed(f"the columns {named(present(rows))} fit no known format; {remedy}")
+        raise Unknown(f"the columns {named(present(rows))} fit no known format")
     return found
-
-
-def remedy_of(rows: Sequence[Row], kind: Kind) -> str | None:
-    """What to write to get records of a kind out of the columns that hold texts or messages."""
-    columns = present(rows)
-    first = {name: _holding(rows, name, 1) for name in columns}
-    values = {name: held[0].columns[name] for name, held in first.items() if held}
-    lists = [
-        name
-        for name, value in values.items()
-        if isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
-    ]
-    readable = [
-        name
-        for name, value in values.items()
-        if isinstance(value, str) or (isinstance(value, dict | list) and holds_messages(value))
-    ]
-    remedy = column_remedy(readable, kind, taken=list(rows[0].columns))
-    question = usual_column(readable, "prompt")
-    if remedy or not lists or question is None or kind not in ("conversations", "preferences"):
-        return remedy
-    return ranked_remedy(question, lists[0], kind)
 
 
 def kto_column(rows: Sequence[Row]) -> str | None:
@@ -104,13 +84,13 @@ def kto_column(rows: Sequence[Row]) -> str | None:
         if plain in _TAGS:
             return name
         if plain in _LABELS:
-            values = {str(row.columns[name]).strip().lower() for row in _holding(rows, name)}
+            values = {str(row.columns[name]).strip().lower() for row in holding(rows, name)}
             if any(values <= pair for pair in _GOOD_AND_BAD):
                 return name
     return None
 
 
-def _holding(rows: Sequence[Row], name: str, most: int | None = None) -> list[Row]:
+def holding(rows: Sequence[Row], name: str, most: int | None = None) -> list[Row]:
     """The first records with a value in a column, all of them by default."""
     return list(islice((row for row in rows if not is_empty(row.columns.get(name))), most))
 
@@ -130,7 +110,7 @@ def _reject_flat_tree(rows: Sequence[Row], names: set[str]) -> None:
     content = "text" if "text" in names else "content"
     if not {"role", content} <= names:
         return
-    roles = {str(row.columns["role"]).lower() for row in _holding(rows, "role")}
+    roles = {str(row.columns["role"]).lower() for row in holding(rows, "role")}
     if roles <= ROLES.keys():
         raise Malformed(
             f"holds one message a row ('role' beside {content!r}), so no record is a whole "
@@ -140,32 +120,13 @@ def _reject_flat_tree(rows: Sequence[Row], names: set[str]) -> None:
         )
 
 
-def _nested(rows: Sequence[Row]) -> str | None:
-    """What to do with a file that is one object around its records."""
-    if len(rows) != 1:
-        return None
-    columns = rows[0].columns
-    lists = [
-        name
-        for name, value in columns.items()
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
-    ]
-    if lists:
-        return (
-            f"the file is one object that holds its records under {named(lists)}: write that list "
-            "itself as the file, one flat object for each record (in Python: "
-            f"json.dump(json.load(old)[{lists[0]!r:.40}], new))"
-        )
-    return None
-
-
 def _reject_columns_in_one(rows: Sequence[Row]) -> None:
     """Refuse one object whose values are whole columns, as pandas writes them by default."""
     values = list(rows[0].columns.values())
     if len(rows) == 1 and len(values) > 1 and all(map(_is_column, values)):
         raise Malformed(
-            "the file is one object of whole columns: write a list with one flat object for each "
-            "record (in pandas: to_json(path, orient='records', lines=True))"
+            "the file is one object of objects or lists, not a list of records: write one flat "
+            "object for each record (in pandas: to_json(path, orient='records', lines=True))"
         )
 
 
@@ -184,7 +145,7 @@ def _recognise_pair(rows: Sequence[Row], names: set[str]) -> str:
         return "sharegpt"
     if "instruction" in names:
         return "alpaca"
-    chosen = [row.columns["chosen"] for row in _holding(rows, "chosen")]
+    chosen = [row.columns["chosen"] for row in holding(rows, "chosen")]
     texts = [value for value in chosen if isinstance(value, str)]
     if "prompt" in names or len(texts) < len(chosen):
         return "preference"
@@ -192,7 +153,4 @@ def _recognise_pair(rows: Sequence[Row], names: set[str]) -> str:
         return "hh"
     if any(EASYDS_TURN.match(text) for text in texts):
         return "easyds-reward"
-    raise Malformed(
-        "chosen and rejected are plain texts without a prompt in them; "
-        + (remedy_of(rows, "preferences") or "map the prompt's column with `columns: {…: prompt}`")
-    )
+    raise Unknown("chosen and rejected are plain texts without a prompt in them")

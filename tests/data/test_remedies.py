@@ -63,6 +63,13 @@ def remedy_in(message: str) -> dict[str, Any]:
         ({"question": "q", "chosen": "good", "rejected": "bad"}, "preferences", PAIR),
         ({"prompt": "q", "responses": ["good", "so-so", "bad"], "scores": [3, 2, 1]},
          "preferences", PAIR),
+        ({"chosen_messages": [user("q"), assistant("good")],
+          "rejected_messages": [user("q"), assistant("bad")]}, "preferences", PAIR),
+        ({"conversations": [{"from": "human", "value": "q"}],
+          "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "x"}},
+         "conversations", CHAT),
+        ({"chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("x")]},
+         "conversations", CHAT),
         ({"question": "q", "topic": "x"}, "prompts", Prompt((user("q"),))),
         ({"instruction": "q"}, "prompts", Prompt((user("q"),))),
     ],
@@ -75,6 +82,23 @@ def test_the_remedy_for_columns_of_other_names_works(
     assert read_jsonl([row], kind, **remedy_in(str(caught.value))).records == [expected]
 
 
+def test_a_remedy_keeps_the_renames_that_are_written(read_jsonl: Reader) -> None:
+    row, written = {"q": "q", "said": "a", "answer": ""}, {"q": "prompt"}
+    with pytest.raises(DataError) as caught:
+        read_jsonl([{**row, "response": "a"}], "conversations", columns=written)
+    found = remedy_in(str(caught.value))
+    assert found == {"columns": {"q": "prompt", "response": "completion"}}
+    report = read_jsonl([{**row, "response": "a"}], "conversations", **found)
+    assert report.records == [CHAT]
+
+
+def test_no_remedy_is_made_up(read_jsonl: Reader) -> None:
+    with pytest.raises(
+        DataError, match=r"\{question: prompt, good: chosen, bad: rejected\}"
+    ):
+        read_jsonl([{"prompt": "q", "completion": "a"}], "preferences")
+
+
 def test_a_prompt_without_any_reply_names_the_columns(read_jsonl: Reader) -> None:
     with pytest.raises(DataError, match=r"the columns are 'prompt', 'lang' \('note' without a val"):
         read_jsonl([{"prompt": "q", "lang": "en", "note": ""}], "conversations")
@@ -82,9 +106,9 @@ def test_a_prompt_without_any_reply_names_the_columns(read_jsonl: Reader) -> Non
 
 def test_ranked_replies_are_for_pairs_or_one_is_written_alone(read_jsonl: Reader) -> None:
     row: dict[str, Any] = {"instruction": "q", "output": ["good", "bad"]}
-    with pytest.raises(DataError, match="write the best one alone, as text under `completion`"):
+    with pytest.raises(DataError, match="write the best one alone, as text"):
         read_jsonl([{"prompt": "q", "responses": ["good", "bad"]}], "conversations")
-    with pytest.raises(DataError, match=r"the best one alone.* or train rm or dpo on the pairs"):
+    with pytest.raises(DataError, match=r"the best one alone.* or train rm or dpo on pairs"):
         read_jsonl([row], "conversations")
     assert read_jsonl([row], "preferences").records == [PAIR]
     [record] = read_jsonl([{**row, "output": "good"}], "conversations").records
