@@ -95,7 +95,8 @@ def _read_file(path: Path, source: DataSource) -> list[Row]:
     if suffix not in SUFFIXES:
         problems.append(
             f"{source.path}: the name must end in one of {', '.join(SUFFIXES)} "
-            f"(or that with .gz), got {suffix or 'no ending'!r}; rename it"
+            f"(or that with .gz), got {suffix or 'no ending'!r}; rename it "
+            'if it is one of them, or write each record on a line of a .jsonl, {"text": "…"}'
         )
     if source.delimiter is not None and suffix not in (".csv", ".tsv"):
         problems.append(f"{source.path}: `delimiter` belongs to .csv and .tsv files; remove it")

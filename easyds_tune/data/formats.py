@@ -172,16 +172,19 @@ def _from_alpaca(fields: Fields) -> Record:
         return _pair(prompt, _reply(fields, "chosen"), _reply(fields, "rejected"))
     ranked = fields.get("output")
     if isinstance(ranked, list):
-        return _ranked(prompt, ranked)
+        return _ranked(fields, prompt, ranked)
     return _chat([*prompt, Turn("assistant", fields.string("output"))])
 
 
-def _ranked(prompt: list[Turn], replies: list[object]) -> PreferencePair:
+def _ranked(fields: Fields, prompt: list[Turn], replies: list[object]) -> PreferencePair:
+    """The best and the worst of several replies; those between are counted as not used."""
     texts = [reply for reply in replies if isinstance(reply, str)]
     if len(texts) < len(replies):
         raise Malformed("output must be text or a list of texts, best first")
     if len(texts) < 2:
         raise Dirty("fewer than two ranked replies")
+    for _ in texts[1:-1]:
+        fields.leave("output[] between the best and the worst")
     return PreferencePair(tuple(turn.message for turn in prompt), texts[0], texts[-1])
 
 

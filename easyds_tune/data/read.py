@@ -29,6 +29,13 @@ MAX_PROBLEMS = 20
 """Problems of one source that are spelled out; the rest are counted."""
 
 
+NEEDS: dict[Kind, str] = {
+    "conversations": "name them with `columns`, e.g. {question: prompt, answer: completion}",
+    "preferences": "a pair needs a better and a worse reply; name them with `columns`, "
+    "e.g. {question: prompt, good: chosen, bad: rejected}",
+    "prompts": "name the prompt's column with `columns`, e.g. {question: prompt}",
+    "text": "name the text's column with `columns`, e.g. {content: text}",
+}
 SHOWN_NAMES = 20
 """Unused columns that a note names; a wide table has more."""
 
@@ -143,7 +150,8 @@ def _unused_note(unused: Counter[str], kind: Kind) -> list[str]:
         return []
     by_count: dict[int, list[str]] = {}
     for name, count in list(unused.items())[:SHOWN_NAMES]:
-        by_count.setdefault(count, []).append(name if len(name) <= 60 else f"{name[:60]}…")
+        shown = name if name.strip() else repr(name)
+        by_count.setdefault(count, []).append(shown if len(shown) <= 60 else f"{shown[:60]}…")
     parts = [f"{', '.join(names)} ({count} values)" for count, names in by_count.items()]
     more = len(unused) - SHOWN_NAMES
     return [f"not used: {', '.join(parts)}" + (f" and {more} more columns" if more > 0 else "")]
@@ -166,16 +174,7 @@ def _is_cut(record: Record, whole: Record) -> bool:
 
 def _kind_remedy(rows: list[Row], source: DataSource, kind: Kind) -> str:
     """What gives records of a kind: the columns that are there, or else those it needs."""
-    return (
-        remedy(rows, kind, source.columns)
-        or {
-            "conversations": "name them with `columns`, e.g. {question: prompt, answer: completion}",
-            "preferences": "a pair needs a better and a worse reply; name them with `columns`, e.g. "
-            "{question: prompt, good: chosen, bad: rejected}",
-            "prompts": "name the prompt's column with `columns`, e.g. {question: prompt}",
-            "text": "name the text's column with `columns`, e.g. {content: text}",
-        }[kind]
-    )
+    return remedy(rows, kind, source.columns) or NEEDS[kind]
 
 
 def _capped(problems: list[str], path: str) -> list[str]:

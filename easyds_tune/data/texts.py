@@ -22,7 +22,6 @@ import ast
 import json
 import re
 import warnings
-from collections import Counter
 from collections.abc import Callable
 
 from easyds_tune.data.columns import Columns, Row, is_empty
@@ -184,13 +183,16 @@ def _kept_prompts(columns: list[Columns], name: str) -> list[str]:
 
 
 def _kept_replies(columns: list[Columns], names: tuple[str, ...]) -> list[str]:
-    counts = Counter(
-        name for name in names for _, text in _texts(columns, name) if parse_messages(text)
-    )
-    return [
-        f"{name}: {count} texts are messages in JSON or Python and are read as text"
-        for name, count in counts.items()
-    ]
+    """A note where replies are lists in JSON or Python, of messages or not, and stay text."""
+    notes = []
+    for name in names:
+        texts = [text for _, text in _texts(columns, name) if text.lstrip()[:1] in ("[", "{")]
+        chats = sum(parse_messages(text) is not None for text in texts)
+        lists = sum(isinstance(_literal(text), list) for text in texts if text.lstrip()[0] == "[")
+        what = "messages" if chats else "lists"
+        if count := max(chats, lists):
+            notes.append(f"{name}: {count} texts are {what} in JSON or Python and are read as text")
+    return notes
 
 
 def _has_prompt(columns: list[Columns]) -> bool:

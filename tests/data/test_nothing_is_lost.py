@@ -22,7 +22,7 @@ from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource
 
 Row = dict[str, Any]
-SEEDS = range(8)
+SEEDS = range(6)
 FILES = [
     "jsonl", "json", "csv-json", "csv-repr", "tsv-json", "parquet", "jsonl.gz", "parquet-lists",
 ]  # fmt: skip
@@ -105,6 +105,10 @@ def alpaca(w: Words) -> Row:
     }
 
 
+def ranked(w: Words) -> Row:
+    return {"instruction": w(), "output": [w() for _ in range(w.random.randint(2, 3))]}
+
+
 def hh(w: Words) -> Row:
     opening = f"\n\nHuman: {w()}\n\nAssistant: {w()}\n\nHuman: {w()}\n\nAssistant:"
     return {"chosen": f"{opening} {w()}", "rejected": f"{opening} {w()}"}
@@ -138,6 +142,7 @@ LAYOUTS: dict[Callable[[Words], Row], Kind] = {
     preference: "preferences",
     chat_preference: "preferences",
     sharegpt_preference: "preferences",
+    ranked: "preferences",
     hh: "preferences",
     marked: "preferences",
     easyds_reward: "preferences",
@@ -231,7 +236,7 @@ def words_in(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 def is_named(path: str, notes: str) -> bool:
     return any(
-        f"{name} " in notes or f"{name}," in notes
+        f"{name} " in notes or f"{name}," in notes or f"{name}[" in notes
         for name in (path, path.split("[")[0].split(".")[0])
     )
 
@@ -247,7 +252,9 @@ def test_every_string_is_in_a_record_or_named_in_a_note(
         try:
             report = read(DataSource(path=str(write(tmp_path, rows, how))), kind)
         except DataError as error:
-            refused += "records were dropped" in str(error)
+            # A list that CSV made a text is no list of replies.
+            dropped, listed = "records were dropped" in str(error), layout is ranked
+            refused += dropped or listed
             continue
         read_files += 1
         texts = [text for record in report.records for text in texts_in(asdict(record))]

@@ -93,9 +93,7 @@ def test_a_remedy_keeps_the_renames_that_are_written(read_jsonl: Reader) -> None
 
 
 def test_no_remedy_is_made_up(read_jsonl: Reader) -> None:
-    with pytest.raises(
-        DataError, match=r"\{question: prompt, good: chosen, bad: rejected\}"
-    ):
+    with pytest.raises(DataError, match=r"\{question: prompt, good: chosen, bad: rejected\}"):
         read_jsonl([{"prompt": "q", "completion": "a"}], "preferences")
 
 
