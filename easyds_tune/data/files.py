@@ -5,30 +5,22 @@ Text is decoded strictly: a wrong character is worse than an error.
 
 from __future__ import annotations
 
-import csv
-import io
+import difflib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from easyds_tune.data.messages import named
-from easyds_tune.data.packed import first_line, parquet_rows, unpacked
+from easyds_tune.data.columns import Row, named
+from easyds_tune.data.packed import parquet_rows, unpacked
+from easyds_tune.data.sets import read_set
+from easyds_tune.data.tables import csv_rows
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource
 
 TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
-
-
-class Row(NamedTuple):
-    """One raw record: where it stands (`train.jsonl:17`) and its columns."""
-
-    where: str
-    columns: dict[str, object]
 
 
 def locate(path: str, folder: Path | None = None) -> Path:
@@ -43,7 +35,7 @@ def read_rows(source: DataSource, folder: Path | None = None) -> list[Row]:
     """
     path = locate(source.path, folder)
     try:
-        rows = _read_file(path, source) if path.is_file() else _read_datasets(source, path)
+        rows = _read_file(path, source) if path.is_file() else _read_other(path, source)
     except OSError as error:
         raise DataError([f"{source.path}: cannot be read: {error.strerror or error}"]) from error
     if not rows:
@@ -103,8 +95,11 @@ def _read_file(path: Path, source: DataSource) -> list[Row]:
     if suffix not in SUFFIXES:
         problems.append(
             f"{source.path}: the name must end in one of {', '.join(SUFFIXES)} "
-            f"(or that with .gz), got {suffix or 'no ending'!r}; rename it"
+            f"(or that with .gz), got {suffix or 'no ending'!r}; rename it "
+            'if it is one of them, or write each record on a line of a .jsonl, {"text": "…"}'
         )
+    if source.delimiter is not None and suffix not in (".csv", ".tsv"):
+        problems.append(f"{source.path}: `delimiter` belongs to .csv and .tsv files; remove it")
     if problems:
         raise DataError(problems)
     data = path.read_bytes()
@@ -115,8 +110,39 @@ def _read_file(path: Path, source: DataSource) -> list[Row]:
         return [Row(f"{path.name} record {n}", item) for n, item in enumerate(items, start=1)]
     text = decode(data, source.encoding, source.path)
     if suffix in (".csv", ".tsv"):
-        return _csv_rows(text, path.name, "\t" if suffix == ".tsv" else ",")
+        return csv_rows(text, path.name, "\t" if suffix == ".tsv" else ",", source.delimiter)
     return _json_rows(text, path.name)
+
+
+def _read_other(path: Path, source: DataSource) -> list[Row]:
+    """The rows of what is no file here: a folder, or a name for `datasets`."""
+    problems = [
+        f"{source.path}: `{key}` belongs to files, and this is a set of `datasets`; remove it"
+        for key, unused in (
+            ("delimiter", source.delimiter is None),
+            ("encoding", source.encoding == "auto"),
+        )
+        if not unused
+    ]
+    if path.name.lower().endswith((*SUFFIXES, ".gz")):
+        what = "is no file" if os.path.lexists(path) else "no such file"
+        problems = [
+            f"{source.path}: {what} (looked for {path}){_similar(path)}; correct `path`, or "
+            "create it"
+        ]
+    if problems:
+        raise DataError(problems)
+    return read_set(source, path, _similar(path))
+
+
+def _similar(path: Path) -> str:
+    """The names in the same folder that a mistyped one may mean."""
+    try:
+        names = os.listdir(path.parent)
+    except (OSError, ValueError):
+        return ""
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _json_rows(text: str, name: str) -> list[Row]:
@@ -129,7 +155,7 @@ def _json_rows(text: str, name: str) -> list[Row]:
         if not line.strip():
             continue
         try:
-            rows.append(Row(f"{name}:{number}", _object(json.loads(line))))
+            rows.append(Row(f"{name}:{number}", _object(_parsed(line))))
         except (ValueError, RecursionError) as error:
             if not rows and not problems and (whole := _single_object(text)) is not None:
                 return [Row(f"{name} record 1", whole)]
@@ -141,7 +167,7 @@ def _json_rows(text: str, name: str) -> list[Row]:
 
 def _json_list(text: str, name: str) -> list[Row]:
     try:
-        items = json.loads(text)
+        items = _parsed(text)
     except (ValueError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError([f"{name}{line}: broken JSON: {_json_error(error)}"]) from error
@@ -161,9 +187,22 @@ def _json_list(text: str, name: str) -> list[Row]:
 def _single_object(text: str) -> dict[str, object] | None:
     """The one object that a pretty-printed file may be, spread over many lines."""
     try:
-        return _object(json.loads(text))
+        return _object(_parsed(text))
     except (ValueError, RecursionError):
         return None
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_without_repeats)
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose keys are all different; json itself keeps the last of each in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"an object names {twice!r:.80} twice; rename one")
+    return found
 
 
 def _object(value: object) -> dict[str, object]:
@@ -176,95 +215,6 @@ def _json_error(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at column {error.colno}"
     return str(error)
-
-
-def _csv_rows(text: str, name: str, delimiter: str) -> list[Row]:
-    rows: list[Row] = []
-    problems: list[str] = []
-    header: list[str] | None = None
-    for line, fields in _csv_records(text, delimiter, name, problems):
-        if not fields:
-            continue
-        if header is None:
-            header = fields
-            twice, times = Counter(header).most_common(1)[0]
-            if times > 1:
-                raise DataError(
-                    [f"{name}:{line}: the header names {twice!r:.80} twice; rename one"]
-                )
-        elif len(fields) != len(header):
-            problems.append(
-                f"{name}:{line}: has {len(fields)} fields where the header has {len(header)}; "
-                "quote fields that hold commas or line breaks"
-            )
-        else:
-            rows.append(Row(f"{name}:{line}", dict(zip(header, fields, strict=True))))
-    if problems:
-        raise DataError(problems)
-    return rows
-
-
-def _csv_records(
-    text: str, delimiter: str, name: str, problems: list[str]
-) -> Iterator[tuple[int, list[str]]]:
-    """Records with the line they start on; a quoted field may span several lines."""
-    # The default limit of 128 KiB a field is less than a long document.
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            problems.append(f"{name}:{line}: broken CSV: {error}; check the quotes")
-            return
-        yield line, fields
-
-
-def _read_datasets(source: DataSource, path: Path) -> list[Row]:
-    if path.name.lower().endswith((*SUFFIXES, ".gz")):
-        what = "is no file" if os.path.lexists(path) else "no such file"
-        raise DataError(
-            [f"{source.path}: {what} (looked for {path}); correct `path`, or create it"]
-        )
-    import datasets
-
-    split = source.split or "train"
-    name = str(path) if path.is_dir() else source.path
-    try:
-        with _no_progress_bars():
-            items = datasets.load_dataset(name, source.config, split=split).to_list()
-    # Hub, network, builder and Arrow all raise classes of their own here.
-    except Exception as error:
-        # "An error occurred while generating the dataset" says nothing; its cause does.
-        reasons = [error] if error.__cause__ is None else [error, error.__cause__]
-        reason = ", because of ".join(f"{type(one).__name__}: {first_line(one)}" for one in reasons)
-        raise DataError(
-            [
-                f"{source.path}: neither a file here ({path}) nor a set that `datasets` can load "
-                f"with config {source.config!r} and split {split!r}: {reason}"
-            ]
-        ) from error
-    return [Row(f"{source.path}[{split}] record {n}", item) for n, item in enumerate(items, 1)]
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from datasets.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    were_off = are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not were_off:
-            enable_progress_bars()
 
 
 def _rename(rows: list[Row], source: DataSource) -> list[Row]:

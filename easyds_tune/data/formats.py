@@ -1,213 +1,256 @@
-"""Record formats: which one a row has, and each one's way to a record.
-
-A converter takes one row's columns and gives the richest record they hold.
-"""
+"""Record formats: each one's way from a record's columns to the richest record they hold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from easyds_tune.data.messages import (
-    EASYDS_TURN,
-    HH_TURN,
-    Columns,
-    Dirty,
-    Malformed,
-    dialogue,
-    messages,
-    named,
-    optional_string,
-    reply,
-    shape,
-    string,
-)
+from easyds_tune.data.columns import Dirty, Fields, Malformed, is_empty, shape
+from easyds_tune.data.marks import EASYDS_TURN, HH_TURN, dialogue
+from easyds_tune.data.messages import Turn, masked_by_list, reject_unsupported, turns
 from easyds_tune.data.records import (
     Conversation,
+    Kind,
     Message,
     PlainText,
     PreferencePair,
     Prompt,
     Record,
-    assistant,
     user,
 )
 
 PROMPTS_DIFFER = "chosen and rejected answer different prompts"
+ENDS_WITH_REPLY = "the prompt ends with the assistant's turn"
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 
 
-def recognise(columns: Columns) -> str:
-    """The format of a row by its columns and values; raises Malformed where none fits."""
-    names = set(columns)
-    if isinstance(columns.get("label"), bool) and names & {"messages", "completion"}:
-        raise Malformed(
-            "this is KTO data (one reply with a good/bad label), which no algorithm here trains "
-            "on; give preference pairs, or name `format: messages` or `prompt-completion` to "
-            "imitate every reply, bad ones too"
-        )
-    if {"pos_resp", "neg_resp"} <= names:
-        return "cvalues"
-    if {"chosen", "rejected"} <= names:
-        return _recognise_pair(columns)
-    for needed, name in (
-        ({"instruction", "output"}, "alpaca"),
-        ({"conversations"}, "sharegpt"),
-        ({"messages"}, "messages"),
-        ({"prompt", "completion"}, "prompt-completion"),
-        ({"input", "output"}, "easyds-sft"),
-        ({"input"}, "easyds-ppo"),
-        ({"prompt"}, "prompt"),
-        ({"text"}, "text"),
-    ):
-        if needed <= names:
-            return name
-    raise Malformed(
-        f"the columns {named(columns)} fit no known format; name them with "
-        "`columns`, e.g. {question: prompt, answer: completion}"
-    )
+def convert(fields: Fields, layout: str, kind: Kind) -> Record:
+    """One record by its format, with the columns that every format shares: system and margin.
+
+    Raises:
+        Malformed: The record is not of this format.
+        Dirty: It is of no use, for a reason that is counted.
+    """
+    reject_unsupported(fields)
+    record = _CONVERTERS[layout](fields)
+    if not isinstance(record, PlainText):
+        record = _with_system(record, fields)
+    if kind == "preferences" and isinstance(record, PreferencePair):
+        record = replace(record, margin=_margin(fields))
+    return record
 
 
-def _recognise_pair(columns: Columns) -> str:
-    if "conversations" in columns:
-        return "sharegpt"
-    if "instruction" in columns:
-        return "alpaca"
-    chosen = columns["chosen"]
-    if "prompt" in columns or not isinstance(chosen, str):
-        return "preference"
-    if HH_TURN.match(chosen):
-        return "hh"
-    if EASYDS_TURN.match(chosen):
-        return "easyds-reward"
-    raise Malformed(
-        "chosen and rejected are plain texts without a prompt in them; map the prompt's column "
-        "with `columns: {…: prompt}`"
-    )
+def _with_system(record: Record, fields: Fields) -> Record:
+    """The record with the system prompt of a column in front; two that differ are too many."""
+    found = [fields.string(name) for name in SYSTEM_COLUMNS if not is_empty(fields.get(name))]
+    if not found:
+        return record
+    message = {"role": "system", "content": found[0]}
+    match record:
+        case PreferencePair(prompt):
+            chat = prompt
+        case Conversation(messages) | Prompt(messages):
+            chat = messages
+    if chat and chat[0]["role"] == "system" and not is_empty(chat[0]["content"]):
+        found.append(chat[0]["content"])
+        message = chat[0]
+    if len({text.strip() for text in found}) > 1:
+        raise Dirty("two different system prompts")
+    if chat and chat[0]["role"] == "system":
+        chat = chat[1:]
+    else:
+        record = _shifted(record)
+    chat = (message, *chat)
+    match record:
+        case PreferencePair():
+            return replace(record, prompt=chat)
+        case _:
+            return replace(record, messages=chat)
 
 
-def _chat(chat: list[Message]) -> Conversation | Prompt:
-    """Messages up to the assistant's last word, or those that wait for it."""
-    if chat and chat[-1]["role"] == "assistant":
-        return Conversation(tuple(chat))
-    return Prompt(tuple(chat))
+def _shifted(record: Record) -> Record:
+    if isinstance(record, Conversation):
+        return replace(record, context=tuple(n + 1 for n in record.context))
+    return record
 
 
-def _pair(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> PreferencePair:
+def _margin(fields: Fields) -> float | None:
+    """How much better the chosen reply is; a number, or a number's text as CSV holds it."""
+    value = fields.get("margin")
+    if is_empty(value):
+        return None
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = float("nan")
+        if abs(number) < float("inf"):
+            return number
+    raise Malformed(f"margin must be a finite number, got {shape(value)}")
+
+
+def _chat(chat: list[Turn]) -> Conversation | Prompt:
+    """Messages up to the assistant's last turn, or those that wait for it."""
+    messages = tuple(turn.message for turn in chat)
+    if chat and chat[-1].role == "assistant":
+        return Conversation(messages, tuple(n for n, turn in enumerate(chat) if turn.masked))
+    return Prompt(messages)
+
+
+def _answered(prompt: list[Turn], answer: list[Turn]) -> Conversation | Prompt:
+    if prompt and answer and prompt[-1].role == answer[0].role == "assistant":
+        raise Dirty(ENDS_WITH_REPLY)
+    return _chat([*prompt, *answer])
+
+
+def _pair(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn]) -> PreferencePair:
     """A pair from its prompt and two replies of one assistant message each."""
     for side in (chosen, rejected):
-        if not side or side[-1]["role"] != "assistant":
+        if not side or side[-1].role != "assistant":
             raise Dirty("no reply at the end")
     if len(chosen) != 1 or len(rejected) != 1:
         raise Dirty(PROMPTS_DIFFER)
-    return PreferencePair(tuple(prompt), chosen[0]["content"], rejected[0]["content"])
+    if chosen[0].masked or rejected[0].masked:
+        raise Dirty("the reply of a pair is masked")
+    if prompt and prompt[-1].role == "assistant":
+        raise Dirty(ENDS_WITH_REPLY)
+    messages = tuple(turn.message for turn in prompt)
+    return PreferencePair(messages, chosen[0].content, rejected[0].content)
 
 
-def _from_messages(columns: Columns) -> Record:
-    return _chat(messages(columns, "messages"))
+def _prompt(fields: Fields, name: str = "prompt") -> list[Turn]:
+    return [*_history(fields), *turns(fields, name, "user")]
 
 
-def _from_prompt_completion(columns: Columns) -> Record:
-    return _chat(messages(columns, "prompt") + reply(columns, "completion"))
+def _reply(fields: Fields, name: str) -> list[Turn]:
+    return turns(fields, name, "assistant")
 
 
-def _from_preference(columns: Columns) -> Record:
+def _from_messages(fields: Fields) -> Record:
+    return _chat(masked_by_list(fields, turns(fields, "messages")))
+
+
+def _from_prompt_completion(fields: Fields) -> Record:
+    return _answered(_prompt(fields), _reply(fields, "completion"))
+
+
+def _from_preference(fields: Fields) -> Record:
     """TRL's pairs: an explicit prompt, or one that opens both sides."""
-    chosen, rejected = reply(columns, "chosen"), reply(columns, "rejected")
-    if "prompt" in columns and len(chosen) == 1:
-        return _pair(messages(columns, "prompt"), chosen, rejected)
+    chosen, rejected = _reply(fields, "chosen"), _reply(fields, "rejected")
+    if fields.has("prompt") and len(chosen) == 1:
+        return _pair(_prompt(fields), chosen, rejected)
     if chosen[:-1] != rejected[:-1]:
         raise Dirty(PROMPTS_DIFFER)
+    if fields.has("prompt") and _opens_with(chosen, fields.columns["prompt"]):
+        fields.get("prompt")
     return _pair(chosen[:-1], chosen[-1:], rejected[-1:])
 
 
-def _from_prompt(columns: Columns) -> Record:
-    return _chat(messages(columns, "prompt"))
+def _opens_with(dialogue: list[Turn], prompt: object) -> bool:
+    """Whether a prompt beside a whole dialogue only repeats what the dialogue holds."""
+    opening = [turn for turn in dialogue[:-1] if turn.role != "system"]
+    if isinstance(prompt, str):
+        return prompt.strip() in [turn.content.strip() for turn in opening if turn.role == "user"]
+    asked = [turn for turn in turns(Fields({"prompt": prompt}), "prompt") if turn.role != "system"]
+    return opening[-len(asked) :] == asked
 
 
-def _from_text(columns: Columns) -> Record:
-    return PlainText(string(columns, "text"))
+def _from_prompt(fields: Fields) -> Record:
+    return _chat(_prompt(fields))
 
 
-def _from_alpaca(columns: Columns) -> Record:
+def _from_text(fields: Fields) -> Record:
+    return PlainText(fields.string("text"))
+
+
+def _from_alpaca(fields: Fields) -> Record:
     """Instruction and input on two lines; `output` may also be a list of replies, best first."""
-    instruction, extra = string(columns, "instruction"), optional_string(columns, "input")
-    prompt = [*_system(columns), *_history(columns)]
-    prompt.append(user(f"{instruction}\n{extra}" if extra else instruction))
-    if "chosen" in columns and "rejected" in columns:
-        return _pair(prompt, reply(columns, "chosen"), reply(columns, "rejected"))
-    ranked = columns.get("output")
+    instruction, extra = fields.string("instruction"), fields.optional_string("input")
+    question = f"{instruction}\n{extra}" if extra else instruction
+    prompt = [*_history(fields), Turn("user", question)]
+    if fields.has("chosen") and fields.has("rejected"):
+        return _pair(prompt, _reply(fields, "chosen"), _reply(fields, "rejected"))
+    ranked = fields.get("output")
     if isinstance(ranked, list):
-        if not all(isinstance(text, str) for text in ranked):
-            raise Malformed("output must be text or a list of texts, best first")
-        if len(ranked) < 2:
-            raise Dirty("fewer than two ranked replies")
-        return PreferencePair(tuple(prompt), ranked[0], ranked[-1])
-    return _chat([*prompt, assistant(string(columns, "output"))])
+        return _ranked(fields, prompt, ranked)
+    return _chat([*prompt, Turn("assistant", fields.string("output"))])
 
 
-def _history(columns: Columns) -> list[Message]:
-    history = columns.get("history") or []
+def _ranked(fields: Fields, prompt: list[Turn], replies: list[object]) -> PreferencePair:
+    """The best and the worst of several replies; those between are counted as not used."""
+    texts = [reply for reply in replies if isinstance(reply, str)]
+    if len(texts) < len(replies):
+        raise Malformed("output must be text or a list of texts, best first")
+    if len(texts) < 2:
+        raise Dirty("fewer than two ranked replies")
+    for _ in texts[1:-1]:
+        fields.leave("output[] between the best and the worst")
+    return PreferencePair(tuple(turn.message for turn in prompt), texts[0], texts[-1])
+
+
+def _history(fields: Fields) -> list[Turn]:
+    """Earlier turns as pairs of user's and assistant's texts, in whatever format."""
+    history = fields.get("history")
+    if is_empty(history):
+        return []
     if not isinstance(history, list):
-        raise Malformed(f"history must be a list of [user, assistant], got {shape(history)}")
-    chat: list[Message] = []
+        raise Malformed(
+            f"history must be a list of [user, assistant], got {shape(history)}; write such a "
+            "list, or rename the column with `columns`"
+        )
+    chat: list[Turn] = []
     for turn in history:
         match turn:
             case [str(question), str(answer)]:
-                chat += [user(question), assistant(answer)]
+                chat += [Turn("user", question), Turn("assistant", answer)]
             case _:
                 raise Malformed(f"history must hold [user, assistant] texts, got {shape(turn)}")
     return chat
 
 
-def _system(columns: Columns) -> list[Message]:
-    content = optional_string(columns, "system")
-    return [{"role": "system", "content": content}] if content else []
-
-
-def _from_sharegpt(columns: Columns) -> Record:
-    tools = columns.get("tools")
-    if tools and tools != "[]":
-        raise Dirty("tool definitions are not supported")
-    chat = [*_system(columns), *messages(columns, "conversations")]
-    if "chosen" in columns and "rejected" in columns:
-        return _pair(chat, reply(columns, "chosen"), reply(columns, "rejected"))
+def _from_sharegpt(fields: Fields) -> Record:
+    chat = masked_by_list(fields, turns(fields, "conversations"))
+    if fields.has("chosen") and fields.has("rejected"):
+        return _pair(chat, _reply(fields, "chosen"), _reply(fields, "rejected"))
     return _chat(chat)
 
 
-def _from_hh(columns: Columns) -> Record:
+def _from_hh(fields: Fields) -> Record:
     """Two whole dialogues that part at the last `Assistant:`."""
-    prompt, chosen = dialogue(string(columns, "chosen"), HH_TURN, "chosen")
-    other_prompt, rejected = dialogue(string(columns, "rejected"), HH_TURN, "rejected")
-    if prompt != other_prompt:
+    sides = [dialogue(fields.string(name), HH_TURN, name) for name in ("chosen", "rejected")]
+    return _parted(*sides)
+
+
+def _from_easyds_reward(fields: Fields) -> Record:
+    """Two texts that open with the prompt, `用户: …` and then `助手: …`; `grade` is kept apart."""
+    sides = [dialogue(fields.string(name), EASYDS_TURN, name) for name in ("chosen", "rejected")]
+    fields.get("grade")
+    return _parted(*sides)
+
+
+def _parted(chosen: tuple[list[Message], str], rejected: tuple[list[Message], str]) -> Record:
+    if any(prompt and prompt[-1]["role"] == "assistant" for prompt, _ in (chosen, rejected)):
+        raise Dirty(ENDS_WITH_REPLY)
+    if chosen[0] != rejected[0]:
         raise Dirty(PROMPTS_DIFFER)
-    return PreferencePair(tuple(prompt), chosen, rejected)
+    return PreferencePair(tuple(chosen[0]), chosen[1], rejected[1])
 
 
-def _from_easyds_reward(columns: Columns) -> Record:
-    """Two texts that open with the prompt: `用户: …` and then `助手: …`."""
-    prompt, chosen = dialogue(string(columns, "chosen"), EASYDS_TURN, "chosen")
-    other_prompt, rejected = dialogue(string(columns, "rejected"), EASYDS_TURN, "rejected")
-    if prompt != other_prompt:
-        raise Dirty(PROMPTS_DIFFER)
-    return PreferencePair(tuple(prompt), chosen, rejected)
-
-
-def _from_cvalues(columns: Columns) -> Record:
+def _from_cvalues(fields: Fields) -> Record:
     return PreferencePair(
-        (user(string(columns, "prompt")),),
-        string(columns, "pos_resp"),
-        string(columns, "neg_resp"),
+        (user(fields.string("prompt")),), fields.string("pos_resp"), fields.string("neg_resp")
     )
 
 
-def _from_easyds_sft(columns: Columns) -> Record:
-    return _chat(messages(columns, "input") + reply(columns, "output"))
+def _from_easyds_sft(fields: Fields) -> Record:
+    return _answered(_prompt(fields, "input"), _reply(fields, "output"))
 
 
-def _from_easyds_ppo(columns: Columns) -> Record:
-    return _chat(messages(columns, "input"))
+def _from_easyds_ppo(fields: Fields) -> Record:
+    return _chat(_prompt(fields, "input"))
 
 
-CONVERTERS: dict[str, Callable[[Columns], Record]] = {
+_CONVERTERS: dict[str, Callable[[Fields], Record]] = {
     "messages": _from_messages,
     "prompt-completion": _from_prompt_completion,
     "preference": _from_preference,

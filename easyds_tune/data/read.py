@@ -1,7 +1,8 @@
 """`read`: one or several sources as records of the kind an algorithm needs.
 
 Errors are collected over all sources. Records that are whole but useless (an empty reply, a pair
-with one text twice) are dropped and counted by reason; whatever the file gets wrong is an error.
+with one text twice) are left out and counted by reason; whatever the file gets wrong is an error.
+Every column and every key of a message is used, or named in a note with its count.
 """
 
 from __future__ import annotations
@@ -11,19 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from easyds_tune.data.files import Row, read_rows
-from easyds_tune.data.formats import CONVERTERS, recognise
-from easyds_tune.data.messages import Dirty, Malformed
-from easyds_tune.data.records import (
-    Conversation,
-    Kind,
-    Message,
-    PlainText,
-    PreferencePair,
-    Prompt,
-    Record,
-    prompt_of,
-)
+from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, named
+from easyds_tune.data.files import read_rows
+from easyds_tune.data.formats import convert
+from easyds_tune.data.kinds import NO_REPLY, WrongKind, as_kind, checked
+from easyds_tune.data.marks import looks_marked
+from easyds_tune.data.names import USUAL
+from easyds_tune.data.recognise import Unknown, kto_column, present, recognise
+from easyds_tune.data.records import Conversation, Kind, PlainText, Record
+from easyds_tune.data.remedies import remedy
+from easyds_tune.data.texts import parse_texts
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource
 
@@ -31,16 +29,25 @@ MAX_PROBLEMS = 20
 """Problems of one source that are spelled out; the rest are counted."""
 
 
+NEEDS: dict[Kind, str] = {
+    "conversations": "name them with `columns`, e.g. {question: prompt, answer: completion}",
+    "preferences": "a pair needs a better and a worse reply; name them with `columns`, "
+    "e.g. {question: prompt, good: chosen, bad: rejected}",
+    "prompts": "name the prompt's column with `columns`, e.g. {question: prompt}",
+    "text": "name the text's column with `columns`, e.g. {content: text}",
+}
+SHOWN_NAMES = 20
+"""Unused columns that a note names; a wide table has more."""
+
+
 @dataclass(frozen=True)
 class ReadReport:
-    """The records, and how many were dropped for which reason."""
+    """The records, how many were left out for which reason, and what else a user should know."""
 
     records: list[Record]
     dropped: Counter[str] = field(default_factory=Counter)
-
-
-class _WrongKind(Exception):
-    """The format cannot give the kind that was asked for; true of all its records."""
+    notes: list[str] = field(default_factory=list)
+    """What of the file is not in the records, or is read in a way that could surprise."""
 
 
 def read(
@@ -62,102 +69,112 @@ def read(
         else:
             report.records.extend(part.records)
             report.dropped.update(part.dropped)
+            report.notes.extend(note for note in part.notes if note not in report.notes)
     if problems:
         raise DataError(problems)
     return report
 
 
 def _read_one(source: DataSource, kind: Kind, folder: Path | None) -> ReadReport:
-    rows = read_rows(source, folder)
-    convert = CONVERTERS[_format_of(rows[0], source)]
-    report = ReadReport([])
+    rows, notes = parse_texts(read_rows(source, folder), source.format)
+    layout = _format_of(rows, source, kind, notes)
+    report = ReadReport([], notes=notes)
+    unused: Counter[str] = Counter()
     problems: list[str] = []
+    other_kinds: list[str] = []
+    cut = 0
     for row in rows:
+        fields = Fields(row.columns)
         try:
-            report.records.append(_checked(_as_kind(convert(row.columns), kind)))
+            whole = convert(fields, layout, kind)
+            record = checked(as_kind(whole, kind))
         except Dirty as reason:
             report.dropped[str(reason)] += 1
         except Malformed as error:
             problems.append(f"{row.where}: {error}")
-        except _WrongKind as error:
-            raise DataError([f"{source.path}: {error}"]) from error
-    if problems:
-        raise DataError(problems)
+        except WrongKind as error:
+            other_kinds.append(f"{row.where}: {error}")
+        else:
+            report.records.append(record)
+            if source.limit is None or len(report.records) <= source.limit:
+                unused += fields.unused()
+                cut += _is_cut(record, whole)
+    if other_kinds and not report.records:
+        reason = other_kinds[0].partition(": ")[2]
+        raise DataError([f"{source.path}: {reason}; {_kind_remedy(rows, source, kind)}"])
+    if problems or other_kinds:
+        raise DataError([*problems, *other_kinds])
     if not report.records:
-        reasons = "; ".join(f"{count} × {reason}" for reason, count in report.dropped.items())
-        raise DataError(
-            [f"{source.path}: all {len(rows)} records were dropped ({reasons}); repair the data"]
+        raise DataError([f"{source.path}: {_nothing_left(rows, report.dropped, source, kind)}"])
+    records = report.records[: source.limit]
+    if cut:
+        notes.append(f"{cut} conversations end at their last trained reply; later turns are cut")
+    notes += _unused_note(unused, kind) + _markup_note(records)
+    return ReadReport(records, report.dropped, notes)
+
+
+def _format_of(rows: list[Row], source: DataSource, kind: Kind, notes: list[str]) -> str:
+    if source.format == "auto":
+        try:
+            return recognise(rows, kind)
+        except Unknown as error:
+            problem = f"{source.path}: {error}; {_kind_remedy(rows, source, kind)}"
+            raise DataError([problem]) from error
+        except Malformed as error:
+            raise DataError([f"{source.path}: {error}"]) from error
+    if kind == "conversations" and (name := kto_column(rows)):
+        notes.append(
+            f"{name} labels replies as good and bad; all are trained alike, because `format` is "
+            "named"
         )
-    return ReadReport(report.records[: source.limit], report.dropped)
+    return source.format
 
 
-def _format_of(first: Row, source: DataSource) -> str:
-    if source.format != "auto":
-        return source.format
-    try:
-        return recognise(first.columns)
-    except Malformed as error:
-        raise DataError([f"{source.path}: {error}"]) from error
+def _nothing_left(rows: list[Row], dropped: Counter[str], source: DataSource, kind: Kind) -> str:
+    """Why no record is left, and what to do, where that can be told."""
+    reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
+    said = f"all {len(rows)} records were dropped ({reasons}); "
+    if NO_REPLY not in dropped:
+        return said + "repair the data"
+    columns = present(rows)
+    empty = [name for name in rows[0].columns if name not in columns]
+    has_values = f" ({named(empty)} without a value)" if empty else ""
+    return f"{said}the columns are {named(columns)}{has_values}; {_kind_remedy(rows, source, kind)}"
 
 
-def _checked(record: Record) -> Record:
-    """Refuse what no tokenizer can take or no training can use."""
-    texts = [m["content"] for m in prompt_of(record)]
-    match record:
-        case Conversation(messages):
-            texts.append(messages[-1]["content"])
-            _require(texts[-1], "empty reply")
-        case PreferencePair(_, chosen, rejected):
-            texts += [chosen, rejected]
-            _require(chosen, "empty reply")
-            _require(rejected, "empty reply")
-            if chosen.strip() == rejected.strip():
-                raise Dirty("chosen equals rejected")
-        case PlainText(text):
-            _require(text, "empty text")
-    _require("".join(_asked(prompt_of(record))), "empty prompt")
-    try:
-        "".join(texts).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise Malformed(
-            f"holds half a surrogate pair ({error.object[error.start]!r}), which is no character; "
-            "write the whole pair"
-        ) from error
-    return record
+def _unused_note(unused: Counter[str], kind: Kind) -> list[str]:
+    """One note for all that the records do not hold; replies are left off prompts on purpose."""
+    if kind == "prompts":
+        unused = Counter({k: n for k, n in unused.items() if k not in USUAL["completion"]})
+    if not unused:
+        return []
+    by_count: dict[int, list[str]] = {}
+    for name, count in list(unused.items())[:SHOWN_NAMES]:
+        shown = name if name.strip() else repr(name)
+        by_count.setdefault(count, []).append(shown if len(shown) <= 60 else f"{shown[:60]}…")
+    parts = [f"{', '.join(names)} ({count} values)" for count, names in by_count.items()]
+    more = len(unused) - SHOWN_NAMES
+    return [f"not used: {', '.join(parts)}" + (f" and {more} more columns" if more > 0 else "")]
 
 
-def _asked(prompt: Sequence[Message]) -> list[str]:
-    return [message["content"] for message in prompt if message["role"] != "system"]
+def _markup_note(records: list[Record]) -> list[str]:
+    """Dialogues among plain texts: all of their turns are trained on."""
+    texts = [record.text for record in records if isinstance(record, PlainText)]
+    count = sum(map(looks_marked, texts))
+    return [f"{count} texts hold marked turns and train as plain text, questions too"] * bool(count)
 
 
-def _require(text: str, reason: str) -> None:
-    if not text.strip():
-        raise Dirty(reason)
+def _is_cut(record: Record, whole: Record) -> bool:
+    return (
+        isinstance(record, Conversation)
+        and isinstance(whole, Conversation)
+        and len(record.messages) < len(whole.messages)
+    )
 
 
-def _as_kind(record: Record, kind: Kind) -> Record:
-    match kind, record:
-        case ("conversations", Conversation() | PlainText()):
-            return record
-        case ("conversations", Prompt()):
-            raise Dirty("no reply at the end")
-        case ("preferences", PreferencePair()) | ("prompts", Prompt()) | ("text", PlainText()):
-            return record
-        case "prompts", Conversation() | PreferencePair():
-            return Prompt(prompt_of(record))
-    remedy = {
-        "conversations": "map its prompt and reply with `columns: {…: prompt, …: completion}`",
-        "preferences": "a pair needs a better and a worse reply: prompt, chosen, rejected",
-        "prompts": "map the prompt's column with `columns: {…: prompt}`",
-        "text": "map the text's column with `columns: {…: text}`",
-    }[kind]
-    held = {
-        Conversation: "conversations",
-        PreferencePair: "preference pairs",
-        Prompt: "prompts",
-        PlainText: "plain text",
-    }[type(record)]
-    raise _WrongKind(f"holds {held} where {kind} are asked for; {remedy}")
+def _kind_remedy(rows: list[Row], source: DataSource, kind: Kind) -> str:
+    """What gives records of a kind: the columns that are there, or else those it needs."""
+    return remedy(rows, kind, source.columns) or NEEDS[kind]
 
 
 def _capped(problems: list[str], path: str) -> list[str]:

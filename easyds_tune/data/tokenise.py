@@ -91,7 +91,7 @@ class Encoder:
         marked = [
             Marked([record.text], [True])
             if isinstance(record, PlainText)
-            else self._mark(record.messages, next(openings), next(wholes))
+            else self._mark(record, next(openings), next(wholes))
             for record in records
         ]
         encoded = []
@@ -165,13 +165,15 @@ class Encoder:
         start = text.partition("\ue000")[2].partition("\ue001")[0]
         return start, text.partition("\ue003")[2]
 
-    def _mark(self, messages: Sequence[Message], opening: str, whole: str) -> Marked:
+    def _mark(self, record: Conversation, opening: str, whole: str) -> Marked:
         """Cut a rendered conversation at the assistant's replies.
 
         An earlier reply reaches from its content to the end of its turn, the last one from where
-        generation would begin to the end of the text.
+        generation would begin to the end of the text. A reply in `context` is not cut out, so its
+        piece does not train, nor does its end token.
         """
-        spans = self._earlier_replies(messages[:-1], opening)
+        messages = record.messages
+        spans = self._earlier_replies(messages[:-1], opening, record.context)
         cuts = [0, *(position for span in spans for position in span), len(opening)]
         pieces = [opening[start:end] for start, end in pairwise(cuts)]
         trains = [n % 2 == 1 for n in range(len(pieces))]
@@ -189,14 +191,16 @@ class Encoder:
             return whole[len(opening) :]
         return content.strip() + self._reply_end
 
-    def _earlier_replies(self, messages: Sequence[Message], opening: str) -> list[tuple[int, int]]:
-        """Start and end of each reply in the text of a prompt."""
+    def _earlier_replies(
+        self, messages: Sequence[Message], opening: str, context: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        """Start and end of each reply in the text of a prompt, those in `context` left off."""
         spans = []
         cursor = 0
         for number, message in enumerate(messages):
             if self.template.text is None:
                 cursor = len(_plain(messages[: number + 1]))
-                if message["role"] == "assistant":
+                if message["role"] == "assistant" and number not in context:
                     spans.append((cursor - len(message["content"]), cursor))
                 continue
             # A template may strip a content; it may also leave a message out.
@@ -209,7 +213,7 @@ class Encoder:
             # The end of a turn may also be the beginning of the next reply's markup, so the search
             # goes on after the content.
             cursor = found + len(markup + content)
-            if is_reply:
+            if is_reply and number not in context:
                 closed = opening.startswith(self._reply_end, cursor)
                 end = cursor + len(self._reply_end) if closed else cursor
                 spans.append((found + len(markup), end))

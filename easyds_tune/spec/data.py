@@ -34,17 +34,21 @@ class DataSource(Spec):
     """One file or one `datasets` name; a plain string in YAML is its path."""
 
     path: FileName
-    """A .jsonl, .json, .csv, .tsv or .parquet file (also .gz), else a name for `datasets`."""
+    """A .jsonl, .json, .csv, .tsv or .parquet file (also .gz), else a name for `datasets`, or a
+    folder (also one of `save_to_disk`)."""
     config: str | None = None
     """Configuration of a `datasets` name; files have none."""
     split: str | None = None
     """Split of a `datasets` name, train if absent; files have none."""
     format: RecordFormat = "auto"
-    """How records are laid out; auto recognises it from the columns and the first record."""
+    """How records are laid out; auto recognises it from the columns of all records. A named format
+    overrules every guess: prompts and replies are text as they stand, KTO labels are only noted."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Renames columns: {name in the file: name the format expects}."""
     encoding: str = "auto"
     """Text encoding; auto is UTF-8 (with or without BOM), then GB18030, and never a guess."""
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    """Character between the fields of a .csv or .tsv file; absent: a comma, in .tsv a tab."""
     limit: int | None = Field(None, ge=1, le=LARGEST)
     """Use only the first n usable records."""
 
@@ -64,6 +68,13 @@ class DataSource(Spec):
                     f"encoding must be auto or one that Python knows, got {value!r}; "
                     "for Chinese files it is mostly utf-8 or gb18030"
                 ) from error
+        return value
+
+    @field_validator("delimiter")
+    @classmethod
+    def _can_delimit(cls, value: str | None) -> str | None:
+        if value is not None and value != "\t" and (not value.isprintable() or value in '" '):
+            raise ValueError(f"delimiter must be a visible character or a tab, got {value!r}")
         return value
 
     @field_validator("columns")

@@ -86,6 +86,7 @@ def read_records(
             problems.extend(f"{what}: {problem}" for problem in error.problems)
             return []
         notes.extend(f"{what}: {n} left out: {why}" for why, n in report.dropped.items())
+        notes.extend(f"{what}: {note}" for note in report.notes)
         return report.records
 
     train = collect("data.train", data.train, kind)

@@ -50,6 +50,26 @@ def test_every_reply_of_a_chat_trains_with_its_end_and_nothing_else(bytes_tokeni
     assert bytes_tokenizer.decode(encoded["input_ids"]) == whole
 
 
+@pytest.mark.parametrize("template", [Template(CHATML, "spec"), PLAIN])
+def test_a_reply_that_is_context_trains_neither_its_text_nor_its_end(
+    bytes_tokenizer: Any, template: Template
+) -> None:
+    encoder = Encoder(bytes_tokenizer, template)
+    masked = encoder.conversation(Conversation(CHAT, context=(1,)))
+    text = trained_text(encoder, masked)
+    assert text == ("done<|im_end|>" if template.text is None else "done<|im_end|>\n")
+    assert masked["input_ids"] == encoder.conversation(Conversation(CHAT))["input_ids"]
+
+
+def test_of_equal_replies_the_one_that_is_context_is_masked(bytes_tokenizer: Any) -> None:
+    encoder = chatml(bytes_tokenizer)
+    chat = (user("q"), assistant("a"), user("q"), assistant("a"), user("q"), assistant("b"))
+    for context, trained in (((1,), 2), ((1, 3), 1), ((3,), 2)):
+        labels = encoder.conversation(Conversation(chat, context))["labels"]
+        ends = [n for n, label in enumerate(labels) if label == bytes_tokenizer.eos_token_id]
+        assert len(ends) == trained
+
+
 def test_labels_are_the_input_ids_or_ignored(bytes_tokenizer: Any) -> None:
     encoded = chatml(bytes_tokenizer).conversation(Conversation(CHAT))
     assert len(encoded["labels"]) == len(encoded["input_ids"])

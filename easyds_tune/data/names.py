@@ -1,0 +1,45 @@
+"""The names that columns usually have, by what they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+USUAL: dict[str, tuple[str, ...]] = {
+    "prompt": (
+        "prompt", "question", "query", "instruction", "input", "ask", "user", "human", "problem",
+        "问题", "提问", "用户", "指令",
+    ),
+    "completion": (
+        "completion", "response", "answer", "output", "reply", "assistant", "std_answer",
+        "model_answer", "target", "solution", "gpt", "回答", "答案", "回复", "助手",
+    ),
+    "chosen": (
+        "chosen", "preferred", "better", "winner", "accepted", "good", "pos_resp", "好回答",
+    ),
+    "rejected": (
+        "rejected", "dispreferred", "worse", "loser", "bad", "neg_resp", "坏回答",
+    ),
+    "text": ("text", "content", "document", "body", "文本", "正文"),
+    "replies": (
+        "responses", "answers", "outputs", "completions", "replies", "candidates", "generations",
+    ),
+    "messages": ("messages", "conversations", "conversation", "dialogue", "dialog", "chat"),
+}  # fmt: skip
+"""Names that a column of each meaning usually has, the likeliest first."""
+
+
+def usual_column(columns: Sequence[str], meaning: str) -> str | None:
+    """The column that most likely holds a meaning, whatever the case and blanks of its name."""
+    plain = {column: re.sub(r"[\s_-]+", "_", column.strip().lower()) for column in columns}
+    for name in USUAL[meaning]:
+        if name in columns:
+            return name
+        for column in columns:
+            if plain[column] == name:
+                return column
+    for name in USUAL[meaning][:4]:
+        for column in columns:
+            if plain[column].endswith(f"_{name}") or plain[column].startswith(f"{name}_"):
+                return column
+    return None
