@@ -33,10 +33,11 @@ MAX_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class ReadReport:
-    """The records, and how many were dropped for which reason."""
+    """The records, how many were dropped for which reason, and what else was not used."""
 
     records: list[Record]
     dropped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
 
 class _WrongKind(Exception):

@@ -46,6 +46,8 @@ class Encoder:
         self.tokenizer = tokenizer
         self.template = template
         head, tail = _special_tokens(tokenizer)
+        self.markup = self._markup()
+        """A chat as the template writes it, with private-use characters as contents."""
         self._reply_start, self._reply_end = self._reply_markup()
         # A template writes its own special tokens, so none are added to its text.
         self._head: Ids = [] if template.text is not None else head
@@ -76,7 +78,7 @@ class Encoder:
         return self.pairs([record])[0]
 
     def opening_length(self, ids: Ids) -> int:
-        """Tokens that open every text of the model (BOS or CLS): a cut of the beginning keeps them."""
+        """Tokens that open every text (BOS or CLS), which a cut of the beginning keeps."""
         return int(bool(ids) and ids[0] in self._openers)
 
     def text(self, ids: Ids) -> str:
@@ -167,15 +169,16 @@ class Encoder:
             ) from error
         return texts
 
+    def _markup(self) -> str:
+        """A chat whose contents are four private-use characters: all else is the template's."""
+        chat = [user("\ue000"), assistant("\ue001"), user("\ue002"), assistant("\ue003")]
+        # No template strips these characters, and no text of the markup holds them.
+        return "" if self.template.text is None else self._render([chat], reply_next=False)[0]
+
     def _reply_markup(self) -> tuple[str, str]:
         """What the template writes between a question and its reply, and after a reply."""
-        if self.template.text is None:
-            return "", ""
-        # Private-use characters: no template strips them, no text of the markup holds them.
-        chat = [user("\ue000"), assistant("\ue001"), user("\ue002"), assistant("\ue003")]
-        text = self._render([chat], reply_next=False)[0]
-        start = text.partition("\ue000")[2].partition("\ue001")[0]
-        return start, text.partition("\ue003")[2]
+        start = self.markup.partition("\ue000")[2].partition("\ue001")[0]
+        return start, self.markup.partition("\ue003")[2]
 
     def _mark(self, messages: Sequence[Message], opening: str, whole: str) -> Marked:
         """Cut a rendered conversation at the assistant's replies.

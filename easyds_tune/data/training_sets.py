@@ -241,7 +241,7 @@ def _has_trained(table: pa.Table) -> NDArray[np.bool_]:
 
 
 def _without(table: pa.Table, columns: Sequence[str], start: Numbers, end: Numbers) -> pa.Table:
-    """The table less the tokens from `start` to before `end` of each row; none where end <= start."""
+    """The table less each row's tokens from `start` to before `end`; nothing where end <= start."""
     for name in columns:
         lengths = _lengths(table, name)
         first = np.cumsum(lengths) - lengths

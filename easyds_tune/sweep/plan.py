@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from easyds_tune.data.template import Template, template_notes, template_of_files
 from easyds_tune.decisions.collector import RESUMABLE
 from easyds_tune.errors import DataError, SpecError
 from easyds_tune.spec.algorithm import length_field
@@ -18,7 +19,7 @@ from easyds_tune.spec.bounds import BoundSpec
 from easyds_tune.spec.check import ADAPTER_CONFIG, budget_problems, sweep_problems
 from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.model import ModelSpec
-from easyds_tune.spec.notes import decision_notes
+from easyds_tune.spec.notes import decision_notes, shown_note
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.rungs import rungs, scheduler_type
 from easyds_tune.spec.sweep import SweepSpec
@@ -64,13 +65,15 @@ def _summary(spec: SweepSpec, records: SweepRecords) -> list[str]:
     return [
         f"records: {len(records.train)} train, {len(records.held_out)} held out, "
         f"{len(records.prompts)} judge prompts",
-        *(f"note: {note}" for note in records.notes),
-        *(f"note: {note}" for note in ppo_notes(spec, len(records.train))),
-        *(f"note: {note}" for note in decision_notes(spec)),
+        *map(shown_note, records.notes),
+        *map(shown_note, _template_notes(spec)),
+        *map(shown_note, ppo_notes(spec, len(records.train))),
+        *map(shown_note, decision_notes(spec)),
         f"trials: {spec.search.num_trials}, the first is the configuration above",
         f"slots: {slot_count(spec.resources)} at a time, each {slot}",
         f"steps: {budget.max_steps} a trial, evaluated every {budget.eval_steps}"
         f"{_per_batch(spec)}{_per_record(spec)}",
+        _template_line(spec),
         _rung_line(spec, len(records.train)),
         _disk_line(spec, evaluations),
         _objective_line(spec),
@@ -80,6 +83,23 @@ def _summary(spec: SweepSpec, records: SweepRecords) -> list[str]:
         *(["trust_remote_code: ON, the model's own Python code will run"]
           if spec.model.trust_remote_code else []),
     ]  # fmt: skip
+
+
+def _template(spec: SweepSpec) -> Template | None:
+    """The chat template, as far as the files of a local model tell."""
+    start = Path(os.path.expanduser(spec.model.model_name_or_path))
+    is_whole = (start / "tokenizer_config.json").is_file()
+    return template_of_files(start if is_whole else Path(_base_of(start)), spec.data.chat_template)
+
+
+def _template_notes(spec: SweepSpec) -> list[str]:
+    template = _template(spec)
+    return [] if template is None else template_notes(template, spec.data.chat_template)
+
+
+def _template_line(spec: SweepSpec) -> str:
+    template = _template(spec)
+    return f"chat template: {template.in_words if template else 'known once the model is fetched'}"
 
 
 def _per_batch(spec: SweepSpec) -> str:

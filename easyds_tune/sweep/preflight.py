@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from easyds_tune.data.template import choose_template
+from easyds_tune.data.markup import markup_notes
+from easyds_tune.data.records import Record
+from easyds_tune.data.template import choose_template, template_notes
 from easyds_tune.data.tokenise import Encoder, check_room
 from easyds_tune.errors import ProblemsError, SpecError
 from easyds_tune.journal.events import DEFAULT_FINALS_PER_JUDGE
@@ -20,7 +21,7 @@ from easyds_tune.models.lora import target_problems, trainable_parameters
 from easyds_tune.models.stack import with_policy_adapter
 from easyds_tune.models.start import load_start_tokenizer, start_of
 from easyds_tune.rewards.check import check_reward_model
-from easyds_tune.spec.algorithm import PPOSpec, length_field, length_limit
+from easyds_tune.spec.algorithm import PPOSpec
 from easyds_tune.spec.base import written_fields
 from easyds_tune.spec.check import budget_problems, is_local_path, sweep_problems
 from easyds_tune.spec.check_metrics import NEEDS_HELD_OUT
@@ -29,6 +30,7 @@ from easyds_tune.spec.judge import RewardModelRewardSpec
 from easyds_tune.spec.notes import decision_notes
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.sweep.check_lengths import check_lengths, searched
 from easyds_tune.sweep.check_training import dtype_problems, schedule_problems
 from easyds_tune.sweep.folder import never_began
 from easyds_tune.sweep.lock import holder
@@ -38,7 +40,6 @@ from easyds_tune.trial.records import (
     finals_per_judge,
     records_of,
 )
-from easyds_tune.trial.workbench import ENCODE, FIT
 
 CLASSIFIER = "ForSequenceClassification"
 """How Transformers' class names of reward models end."""
@@ -183,7 +184,7 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     """LoRA targets, prompts without room for a reply, and lengths that leave no record."""
     kind: ModelKind = "reward" if spec.algorithm.type == "rm" else "causal"
     start = start_of(spec.model)
-    for rank in _searched(spec, "model.lora_r", spec.model.lora_r):
+    for rank in searched(spec, "model.lora_r", spec.model.lora_r):
         start_of(spec.model.model_copy(update={"lora_r": rank}))
     problems = file_problems(start.base.model_name_or_path)
     if problems:
@@ -210,7 +211,9 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     if records is None:
         return _ModelCheck(problems)
     tokenizer = load_start_tokenizer(start)
-    encoder = Encoder(tokenizer, choose_template(tokenizer, spec.data.chat_template))
+    template = choose_template(tokenizer, spec.data.chat_template)
+    encoder = Encoder(tokenizer, template)
+    notes = template_notes(template, spec.data.chat_template) + _markup_notes(records, encoder)
     limit = context_length(load_skeleton(start.base, kind))
     if spec.judge is not None and limit is not None:
         room = check_room(records.prompts, encoder, spec.judge.max_new_tokens, limit)
@@ -218,86 +221,18 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
         room = check_room(records.finals_prompts, encoder, spec.judge.max_new_tokens, limit)
         section = "judge" if spec.finals is None or spec.finals.prompts is None else "finals"
         problems += [f"{section}.prompts: {problem}" for problem in room]
-    checked = _check_lengths(spec, records, encoder, limit)
-    return replace(checked, problems=problems + checked.problems)
+    lengths = check_lengths(spec, records, encoder, limit)
+    return _ModelCheck(problems + lengths.problems, notes + lengths.notes, lengths.fitting)
 
 
-def _check_lengths(
-    spec: SweepSpec, records: SweepRecords, encoder: Encoder, limit: int | None
-) -> _ModelCheck:
-    """Lengths that the model has no positions for or that leave no record."""
-    field = length_field(spec.algorithm)
-    lengths = _searched(spec, f"algorithm.{field}", length_limit(spec.algorithm))
-    if isinstance(spec.algorithm, PPOSpec):
-        problems = _reply_room_problems(spec, spec.algorithm, records, encoder, limit)
-    else:
-        unwritten = "" if field in spec.algorithm.model_fields_set else ", the default"
-        problems = [
-            f"algorithm.{field}: must be within the model's {limit} positions, got {length}"
-            f"{unwritten}; set algorithm.{field}: {limit}, or fewer"
-            for length in lengths
-            if limit is not None and length > limit
-        ]
-    encode, fit = ENCODE[spec.algorithm.type], FIT[spec.algorithm.type]
-    notes, fitting = [], 0
-    # Trials are measured on one held-out set, cut to the spec's own length.
-    parts = (("training", records.train, lengths), ("held-out", records.held_out, lengths[:1]))
-    for what, part, tried in parts:
-        if not part:
-            continue
-        dataset = encode(part, encoder).dataset
-        for number, length in enumerate(tried):
-            fitted = fit(dataset, length)
-            if len(fitted.dataset) == 0:
-                problems.append(
-                    f"algorithm.{field}: {length} tokens leave no {what} record; raise it"
-                )
-            elif number == 0:
-                left_out = fitted.dropped.items()
-                notes += [f"{what} records: {n} left out: {why}" for why, n in left_out]
-                if part is records.train:
-                    fitting = len(fitted.dataset)
-    return _ModelCheck(problems, notes, fitting)
-
-
-def _reply_room_problems(
-    spec: SweepSpec, ppo: PPOSpec, records: SweepRecords, encoder: Encoder, limit: int | None
-) -> list[str]:
-    """Prompts after which the model has no positions left for PPO's longest reply."""
-    if limit is None:
-        return []
-    room = limit - max(_searched(spec, "algorithm.response_length", ppo.response_length))
-    if room < 1:
-        return [
-            f"algorithm.response_length: must leave room for a prompt in the model's {limit} "
-            f"positions, got {limit - room}; lower it"
-        ]
-    allowed = max(
-        _searched(spec, "algorithm.max_prompt_length", ppo.max_prompt_length),
-        key=lambda length: math.inf if length is None else length,
-    )
-    lengths = [len(ids) for ids in encoder.prompts([r.messages for r in records.train])]  # type: ignore[union-attr]
-    taken = [length for length in lengths if length <= (allowed or length)]
-    too_long = sum(length > room for length in taken)
-    if not too_long:
-        return []
-    shorter = limit - max(taken)
-    remedies = [
-        *([f"set algorithm.max_prompt_length: {room} to leave them out"] if min(lengths) <= room
-          else []),
-        *([f"lower response_length to {shorter}"] if shorter > 0 else []),
-    ]  # fmt: skip
-    return [
-        f"data.train: {too_long} of {len(lengths)} prompts are longer than the {room} tokens that "
-        f"the model's {limit} positions leave beside response_length {limit - room} (the longest "
-        f"has {max(taken)}); {', or '.join(remedies) or 'shorten them'}"
-    ]
-
-
-def _searched(spec: SweepSpec, path: str, default: Any) -> list[Any]:
-    """The spec's value of a field and the end points it is searched between."""
-    param = spec.search_space.get(path)
-    return [default, *(param.end_points() if param else [])]
+def _markup_notes(records: SweepRecords, encoder: Encoder) -> list[str]:
+    sources: dict[str, Sequence[Record]] = {
+        "data.train": records.train,
+        "held-out records": [*records.held_out, *records.finals_held_out],
+        "judge.prompts": records.prompts,
+        "finals.prompts": records.finals_prompts,
+    }
+    return [note for what, found in sources.items() for note in markup_notes(what, found, encoder)]
 
 
 def _target_choices(spec: SweepSpec) -> list[dict[str, Any]]:

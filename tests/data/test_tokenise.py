@@ -23,7 +23,6 @@ from easyds_tune.errors import DataError, ModelError
 from tests.data.byte_tokenizer import CHATML, byte_tokenizer
 
 
-
 def llama_like_tokenizer() -> PreTrainedTokenizerFast:
     """Bytes, with a first token that the tokenizer itself puts before every text."""
     tokenizer = byte_tokenizer(bos_token="<s>", eos_token="</s>")
@@ -100,7 +99,9 @@ def test_white_space_at_a_messages_end_is_its_separator(bytes_tokenizer: Any) ->
     for prompt in ("q ->\n\n", "q: ", "q\u3000"):
         pair = encoder.pair(PreferencePair((user(prompt),), "a", "b"))
         assert bytes_tokenizer.decode(pair["prompt_ids"]) == prompt
-    chat = encoder.conversation(Conversation((user("q "), assistant("a "), user("r"), assistant("b"))))
+    chat = encoder.conversation(
+        Conversation((user("q "), assistant("a "), user("r"), assistant("b")))
+    )
     assert bytes_tokenizer.decode(chat["input_ids"]) == "q a r\nb<|im_end|>"
     assert trained_text(encoder, chat) == "a b<|im_end|>"
 

@@ -50,7 +50,7 @@ def test_the_loading_code_of_an_export_runs(tmp_path: Path, kind: Any, merge: bo
 
 def card_text(**changes: Any) -> str:
     base = ModelSpec(model_name_or_path="org/base", revision="v2", **changes)
-    return render_card(CARD, base, "org/base", "causal", "adapter", Path("export"))
+    return render_card(CARD, base, "org/base", "causal", "adapter", Path("export"), template=OWN)
 
 
 def test_metrics_stand_beside_their_intervals_and_bounds() -> None:
@@ -63,14 +63,14 @@ def test_metrics_stand_beside_their_intervals_and_bounds() -> None:
 def test_the_interval_of_an_accuracy_stays_between_0_and_1() -> None:
     card = replace(CARD, metrics={"eval/accuracy": 0.95, "eval/accuracy_stderr": 0.05})
     base = ModelSpec(model_name_or_path="org/base")
-    text = render_card(card, base, "org/base", "reward", "adapter", Path("export"))
+    text = render_card(card, base, "org/base", "reward", "adapter", Path("export"), template=OWN)
     assert "| eval/accuracy | 0.95 | 0.852 to 1 |" in text
 
 
 def test_what_the_finals_measured_takes_the_place_of_the_searchs_number() -> None:
     card = replace(CARD, measured_anew={"eval/reward": (1.1, 0.9, 1.25)})
     base = ModelSpec(model_name_or_path="org/base")
-    text = render_card(card, base, "org/base", "causal", "adapter", Path("export"))
+    text = render_card(card, base, "org/base", "causal", "adapter", Path("export"), template=OWN)
     assert "| eval/reward | 1.1 | 0.9 to 1.25 |  |" in text
     assert "| eval/kl | 0.04 |  | at most 0.1 |" in text
     assert "on prompts that no decision had seen" in text
