@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from easyds_tune.data.records import Conversation, PlainText, PreferencePair, Record, prompt_of
-from easyds_tune.data.tokenise import Encoder
 
-_MARKER = re.compile(r"<[^<>\s]+>|\[/?[^\[\]\s]+\]")
-"""How templates write the beginning and end of a turn: <|im_start|>, </s>, [INST]."""
-_THOUGHTS = frozenset({"<think>", "</think>"})
-"""Written by some templates and by models; a reply may hold them as they are."""
+_MARKER = re.compile(r"<\|[^<>|\s]+\|>|<[a-z]+_of_turn>|\[/?[A-Z_]{2,}\]|<</?SYS>>")
+"""How families open and close a turn, whether or not the tokenizer knows these as tokens."""
 
 
-def markup_notes(what: str, records: Sequence[Record], encoder: Encoder) -> list[str]:
-    """How many records hold the template's own tokens; a plain text goes through no template."""
-    markers = _markers(encoder)
-    found = [
-        marker
-        for record in records
-        if not isinstance(record, PlainText)
-        and (marker := next((m for m in markers if m in _text(record)), None)) is not None
-    ]
-    if not found:
+def template_markers(
+    written: str | None, special: Iterable[str], ends: Iterable[str | None]
+) -> list[str]:
+    """What a template writes around messages, and the tokens that open and end a text.
+
+    written: the template's text or a chat that it rendered; None where there is no template.
+    special: the tokenizer's special tokens. ends: its BOS and EOS.
+    """
+    if written is None:
         return []
-    return [
-        f"{what}: {len(found)} records hold the chat template's own tokens, e.g. {found[0]}; they "
-        "would be applied twice; set data.chat_template: none, or remove them"
-    ]
+    known = sorted(token for token in special if token and token in written)
+    found = [*_MARKER.findall(written), *known, *(end for end in ends if end)]
+    return list(dict.fromkeys(found))
 
 
-def _markers(encoder: Encoder) -> list[str]:
-    """What the template writes around messages, and the tokens that open and end a text."""
-    if encoder.template.text is None:
-        return []
-    tokenizer = encoder.tokenizer
-    ends = [token for token in (tokenizer.bos_token, tokenizer.eos_token) if token]
-    written = [marker for marker in _MARKER.findall(encoder.markup) if marker not in _THOUGHTS]
-    return list(dict.fromkeys([*written, *ends]))
+def markup_notes(sources: Mapping[str, Sequence[Record]], markers: Sequence[str]) -> list[str]:
+    """For each source, how many records hold such tokens; a plain text goes through no template."""
+    notes = []
+    for what, records in sources.items():
+        texts = [_text(record) for record in records if not isinstance(record, PlainText)]
+        found = [[marker for marker in markers if marker in text] for text in texts]
+        held = [those for those in found if those]
+        if held:
+            notes.append(
+                f"{what}: {len(held)} records hold the chat template's own tokens, e.g. "
+                f"{held[0][0]}; they would be applied twice; set data.chat_template: none, or "
+                "remove them"
+            )
+    return notes
 
 
 def _text(record: Record) -> str:

@@ -77,44 +77,45 @@ def template_notes(template: Template, chat_template: str | None) -> list[str]:
     ]
 
 
-def template_of_files(
-    model: Path, chat_template: str | None, folder: Path | None = None
-) -> Template | None:
-    """What `choose_template` will find, told from a model's files alone, without its tokenizer.
-
-    None where they do not tell: a hub name, or a folder whose tokenizer files cannot be read.
-    """
-    try:
-        return _choose(_TokenizerFiles.read(model), chat_template, folder)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        return None
-
-
 @dataclass(frozen=True, slots=True)
-class _TokenizerFiles:
-    """As much of a tokenizer as its files tell: what `_choose` asks of one."""
+class TokenizerFiles:
+    """What a model's files tell of its tokenizer, without loading it: for `plan`."""
 
     chat_template: str | dict[str, str] | None
     init_kwargs: dict[str, Any]
-    vocabulary: set[str]
+    special: frozenset[str]
+    """Added tokens; a family is known by these."""
+    ends: tuple[str, ...]
+    """BOS and EOS."""
 
-    @classmethod
-    def read(cls, model: Path) -> _TokenizerFiles:
+    def get_vocab(self) -> frozenset[str]:
+        """As much of the vocabulary as `choose_template` asks for."""
+        return self.special
+
+    def template(self, chat_template: str | None, folder: Path | None = None) -> Template:
+        """What `choose_template` will find with the tokenizer itself."""
+        return _choose(self, chat_template, folder)
+
+
+def read_tokenizer_files(model: Path) -> TokenizerFiles | None:
+    """The tokenizer of a local folder; None for a hub name, or where its files cannot be read."""
+    try:
         config = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
         own = config.get("chat_template")
         if isinstance(own, list):
             own = {entry["name"]: entry["template"] for entry in own}
         if (model / "chat_template.jinja").is_file():
             own = (model / "chat_template.jinja").read_text(encoding="utf-8")
-        vocabulary = {token["content"] for token in config.get("added_tokens_decoder", {}).values()}
+        added = list(config.get("added_tokens_decoder", {}).values())
         if (model / "tokenizer.json").is_file():
             tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
-            vocabulary |= {token["content"] for token in tokenizer["added_tokens"]}
-        return cls(own, config, vocabulary)
-
-    def get_vocab(self) -> set[str]:
-        """The special tokens, by which a family is known."""
-        return self.vocabulary
+            added += tokenizer["added_tokens"]
+        special = frozenset(token["content"] for token in added)
+        ends = [config.get(name) for name in ("bos_token", "eos_token")]
+        texts = [end["content"] if isinstance(end, dict) else end for end in ends if end]
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return None
+    return TokenizerFiles(own, config, special, tuple(texts))
 
 
 def set_template(tokenizer: Any, template: Template) -> None:

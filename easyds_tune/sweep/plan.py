@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from easyds_tune.data.template import Template, template_notes, template_of_files
+from easyds_tune.data.markup import markup_notes, template_markers
+from easyds_tune.data.template import read_tokenizer_files, template_notes
 from easyds_tune.decisions.collector import RESUMABLE
 from easyds_tune.errors import DataError, SpecError
 from easyds_tune.spec.algorithm import length_field
@@ -66,14 +67,13 @@ def _summary(spec: SweepSpec, records: SweepRecords) -> list[str]:
         f"records: {len(records.train)} train, {len(records.held_out)} held out, "
         f"{len(records.prompts)} judge prompts",
         *map(shown_note, records.notes),
-        *map(shown_note, _template_notes(spec)),
+        *_template_lines(spec, records),
         *map(shown_note, ppo_notes(spec, len(records.train))),
         *map(shown_note, decision_notes(spec)),
         f"trials: {spec.search.num_trials}, the first is the configuration above",
         f"slots: {slot_count(spec.resources)} at a time, each {slot}",
         f"steps: {budget.max_steps} a trial, evaluated every {budget.eval_steps}"
         f"{_per_batch(spec)}{_per_record(spec)}",
-        _template_line(spec),
         _rung_line(spec, len(records.train)),
         _disk_line(spec, evaluations),
         _objective_line(spec),
@@ -85,21 +85,18 @@ def _summary(spec: SweepSpec, records: SweepRecords) -> list[str]:
     ]  # fmt: skip
 
 
-def _template(spec: SweepSpec) -> Template | None:
-    """The chat template, as far as the files of a local model tell."""
+def _template_lines(spec: SweepSpec, records: SweepRecords) -> list[str]:
+    """The chat template and what it means for the data, as far as a local model's files tell."""
     start = Path(os.path.expanduser(spec.model.model_name_or_path))
     is_whole = (start / "tokenizer_config.json").is_file()
-    return template_of_files(start if is_whole else Path(_base_of(start)), spec.data.chat_template)
-
-
-def _template_notes(spec: SweepSpec) -> list[str]:
-    template = _template(spec)
-    return [] if template is None else template_notes(template, spec.data.chat_template)
-
-
-def _template_line(spec: SweepSpec) -> str:
-    template = _template(spec)
-    return f"chat template: {template.in_words if template else 'known once the model is fetched'}"
+    files = read_tokenizer_files(start if is_whole else Path(_base_of(start)))
+    if files is None:
+        return ["chat template: known once the model is fetched"]
+    template = files.template(spec.data.chat_template)
+    markers = template_markers(template.text, files.special, files.ends)
+    notes = template_notes(template, spec.data.chat_template)
+    notes += markup_notes(records.sources(), markers)
+    return [*map(shown_note, notes), f"chat template: {template.in_words}"]
 
 
 def _per_batch(spec: SweepSpec) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from easyds_tune.data.markup import markup_notes
-from easyds_tune.data.records import Record
+from easyds_tune.data.markup import markup_notes, template_markers
 from easyds_tune.data.template import choose_template, template_notes
 from easyds_tune.data.tokenise import Encoder, check_room
 from easyds_tune.errors import ProblemsError, SpecError
@@ -213,7 +212,10 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     tokenizer = load_start_tokenizer(start)
     template = choose_template(tokenizer, spec.data.chat_template)
     encoder = Encoder(tokenizer, template)
-    notes = template_notes(template, spec.data.chat_template) + _markup_notes(records, encoder)
+    notes = template_notes(template, spec.data.chat_template)
+    ends = (tokenizer.bos_token, tokenizer.eos_token)
+    markers = template_markers(encoder.markup or None, tokenizer.all_special_tokens, ends)
+    notes += markup_notes(records.sources(), markers)
     limit = context_length(load_skeleton(start.base, kind))
     if spec.judge is not None and limit is not None:
         room = check_room(records.prompts, encoder, spec.judge.max_new_tokens, limit)
@@ -223,16 +225,6 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
         problems += [f"{section}.prompts: {problem}" for problem in room]
     lengths = check_lengths(spec, records, encoder, limit)
     return _ModelCheck(problems + lengths.problems, notes + lengths.notes, lengths.fitting)
-
-
-def _markup_notes(records: SweepRecords, encoder: Encoder) -> list[str]:
-    sources: dict[str, Sequence[Record]] = {
-        "data.train": records.train,
-        "held-out records": [*records.held_out, *records.finals_held_out],
-        "judge.prompts": records.prompts,
-        "finals.prompts": records.finals_prompts,
-    }
-    return [note for what, found in sources.items() for note in markup_notes(what, found, encoder)]
 
 
 def _target_choices(spec: SweepSpec) -> list[dict[str, Any]]:

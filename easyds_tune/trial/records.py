@@ -53,6 +53,15 @@ class SweepRecords:
     finals_held_out: list[Record] = field(default_factory=list)
     """Held-out records that the search never sees, where its objective is measured on such."""
 
+    def sources(self) -> dict[str, Sequence[Record]]:
+        """The records by where in a spec they come from."""
+        return {
+            "data.train": self.train,
+            "held-out records": [*self.held_out, *self.finals_held_out],
+            "judge.prompts": self.prompts,
+            "finals.prompts": self.finals_prompts,
+        }
+
     @property
     def hold_finals(self) -> bool:
         """Whether there is anything to judge finalists on."""
@@ -143,7 +152,8 @@ def read_records(
             spare = _unseen(train, prompts, asked, notes)  # type: ignore[arg-type]
         if not problems:
             finals_prompts = _enough(spare, finals, judge, problems, notes, silent=on_held_out)
-    if algorithm == "rm" and data.eval is None and train and len(held_out) < FEWEST_HELD_OUT:
+    told = any(problem.startswith("data.eval:") for problem in problems)
+    if algorithm == "rm" and train and len(held_out) < FEWEST_HELD_OUT and not told:
         problems.append(
             "data.eval: a reward model is judged on at least "
             f"{FEWEST_HELD_OUT} held-out pairs, got {len(held_out)}; give data.eval or a larger "
@@ -204,10 +214,9 @@ def _fresh(
     """The records of data.eval that training does not ask; too few of them are a problem."""
     kept, removed = remove_overlap(train, given)
     told = f"data.eval: {removed} removed, they are in the training data"
-    if given and len(kept) < FEWEST_HELD_OUT:
+    if removed and len(kept) < FEWEST_HELD_OUT:
         problems.append(
-            f"{told if removed else 'data.eval: too few records'}; at least {FEWEST_HELD_OUT} must "
-            f"be left, got {len(kept)} of {len(given)}; give others, or leave data.eval out to "
+            f"{told}; at least {FEWEST_HELD_OUT} must be left, got {len(kept)} of {len(given)}; give others, or leave data.eval out to "
             "hold out eval_fraction of data.train"
         )
     elif removed:

@@ -12,10 +12,13 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
+from easyds_tune.data.template import Template
 from easyds_tune.deploy.card import render_card
 from easyds_tune.deploy.export import export
 from easyds_tune.spec.model import ModelSpec
 from tests.deploy.tiny import CARD, adapter_checkpoint, causal_base, reward_model
+
+OWN = Template("{{ messages }}", "tokenizer")
 
 
 def code_of(card: str) -> str:
@@ -75,6 +78,15 @@ def test_what_the_finals_measured_takes_the_place_of_the_searchs_number() -> Non
     assert "| eval/kl | 0.04 |  | at most 0.1 |" in text
     assert "on prompts that no decision had seen" in text
     assert "no decision" not in card_text()
+
+
+def test_the_card_says_which_chat_template_the_model_was_trained_with() -> None:
+    assert "| Chat template | the tokenizer's own |" in card_text()
+    assert "without a chat template" not in card_text()
+    base, plain = ModelSpec(model_name_or_path="org/base"), Template(None, "none")
+    text = render_card(CARD, base, "org/base", "causal", "full", Path("export"), template=plain)
+    told = "trained without a chat template: plain text with each message on a line of its own."
+    assert told in text
 
 
 def test_the_card_names_sweep_trial_step_data_and_parameters() -> None:
