@@ -216,8 +216,8 @@ def _fresh(
     told = f"data.eval: {removed} removed, they are in the training data"
     if removed and len(kept) < FEWEST_HELD_OUT:
         problems.append(
-            f"{told}; at least {FEWEST_HELD_OUT} must be left, got {len(kept)} of {len(given)}; give others, or leave data.eval out to "
-            "hold out eval_fraction of data.train"
+            f"{told}; at least {FEWEST_HELD_OUT} must be left, got {len(kept)} of {len(given)}; "
+            "give others, or leave data.eval out to hold out eval_fraction of data.train"
         )
     elif removed:
         notes.append(told)
