@@ -220,7 +220,8 @@ def _fresh(
             "give others, or leave data.eval out to hold out eval_fraction of data.train"
         )
     elif removed:
-        notes.append(told)
+        few = f", {len(kept)} are left" if removed > len(kept) else ""
+        notes.append(f"{WARNING if few else ''}{told}{few}")
     return kept
 
 
