@@ -45,6 +45,11 @@ def check_lengths(
     else:
         problems = _position_problems(spec, limit)
     step = 1 if spec.algorithm.type == "ppo" else spec.training.effective_batch
+    if records.mostly_left_out and len(records.train) < step:
+        problems.append(
+            f"data.train: {records.mostly_left_out} are left out; at least {step}, one optimizer "
+            f"step's batch, must be left to train on, got {len(records.train)}; repair the data"
+        )
     tried = _algorithms(spec)
     # Trials are measured on one held-out set, fit to the spec's own length.
     parts = (

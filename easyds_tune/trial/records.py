@@ -53,6 +53,9 @@ class SweepRecords:
     finals_held_out: list[Record] = field(default_factory=list)
     """Held-out records that the search never sees, where its objective is measured on such."""
 
+    mostly_left_out: str | None = None
+    """How much of data.train reading left out, where that is more than half."""
+
     def sources(self) -> dict[str, Sequence[Record]]:
         """The records by where in a spec they come from."""
         return {
@@ -101,6 +104,7 @@ def read_records(
     problems: list[str] = []
     notes: list[str] = []
     kind = KINDS[algorithm]
+    little: dict[str, str] = {}
 
     def collect(what: str, source: Sources, kind: Kind) -> list[Record]:
         try:
@@ -110,7 +114,10 @@ def read_records(
             return []
         notes.extend(f"{what}: {n} left out: {why}" for why, n in report.dropped.items())
         notes.extend(f"{what}: {note}" for note in report.notes)
-        notes.extend(_little_left(what, source, report))
+        if _little_left(source, report):
+            out, kept = report.dropped.total(), len(report.records)
+            little[what] = f"{out} of {out + kept} records ({out / (out + kept):.0%})"
+            notes.append(f"{WARNING}{what}: {little[what]} are left out, {kept} are left")
         notes.extend(margin_notes(what, report.records, algorithm))
         return report.records
 
@@ -169,17 +176,23 @@ def read_records(
         "finals_held_out": finals_held_out,
     }
     hashes = {name: content_hash(part) for name, part in parts.items() if part}
-    return SweepRecords(train, held_out, prompts, notes, hashes, finals_prompts, finals_held_out)
+    return SweepRecords(
+        train,
+        held_out,
+        prompts,
+        notes,
+        hashes,
+        finals_prompts,
+        finals_held_out,
+        little.get("data.train"),
+    )
 
 
-def _little_left(what: str, source: Sources, report: ReadReport) -> list[str]:
-    """A warning where reading left out more records than it kept; with a limit it kept enough."""
+def _little_left(source: Sources, report: ReadReport) -> bool:
+    """Whether reading left out more records than it kept; with a limit it kept enough."""
     sources = source if isinstance(source, tuple) else (source,)
-    out, kept = report.dropped.total(), len(report.records)
-    if out <= kept or any(one.limit is not None for one in sources):
-        return []
-    share = f"{out} of {out + kept} records ({out / (out + kept):.0%})"
-    return [f"{WARNING}{what}: {share} are left out, {kept} are left; repair the data"]
+    is_limited = any(one.limit is not None for one in sources)
+    return not is_limited and report.dropped.total() > len(report.records)
 
 
 def margin_notes(what: str, records: Sequence[Record], algorithm: str) -> list[str]:

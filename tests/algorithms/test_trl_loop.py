@@ -204,3 +204,20 @@ def test_no_trainer_cuts_what_the_length_limit_let_through(kind: Algorithm, lab_
     inputs = lab.bench.lend(trial)
     lab.bench.take_back(trial, inputs)
     assert training_arguments(trial, inputs, Path("unused"))["max_length"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "truncation"),
+    [("sft", "keep_start"), ("sft", "keep_end"), ("dpo", "keep_start"), ("dpo", "keep_end"),
+     ("rm", "keep_end")],
+)  # fmt: skip
+def test_a_trial_trains_on_cut_records(kind: Algorithm, truncation: str, lab_of: LabOf) -> None:
+    lab = lab_of(kind)
+    changes = {"algorithm__max_length": 50, "algorithm__truncation": truncation}
+    inputs = lab.bench.lend(lab.trial(**changes))
+    lab.bench.take_back(lab.trial(**changes), inputs)
+    dropping = lab.bench.lend(lab.trial(algorithm__max_length=50))
+    lab.bench.take_back(lab.trial(), dropping)
+    assert len(inputs.train) > len(dropping.train)
+    [report] = lab.run(steps=1, **changes)
+    assert math.isfinite(report.metrics["train/loss"])

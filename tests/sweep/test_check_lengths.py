@@ -62,6 +62,15 @@ def test_fewer_records_than_a_step_takes_are_refused() -> None:
     assert checked(spec("dpo"), pairs(3, 0)) == ([], [], 3)
 
 
+def test_reading_that_leaves_too_few_records_is_refused() -> None:
+    few = SweepRecords(pairs(3, 0), [], [], mostly_left_out="297 of 300 records (99%)")
+    [problem] = check_lengths(spec("dpo"), few, ENCODER, None).problems
+    assert problem == (
+        "data.train: 297 of 300 records (99%) are left out; at least 4, one optimizer step's "
+        "batch, must be left to train on, got 3; repair the data"
+    )
+
+
 @pytest.mark.parametrize("part", ["held_out", "finals_held_out"])
 def test_one_pair_left_to_measure_a_reward_model_on_is_refused(part: str) -> None:
     found = checked(spec("rm"), pairs(8, 0), **{part: pairs(1, 5)})

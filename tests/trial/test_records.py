@@ -146,6 +146,19 @@ def test_held_out_settings_that_change_nothing_are_named(pairs: Path, tmp_path: 
     ]
 
 
+def test_reading_that_leaves_little_is_a_warning_with_the_numbers(tmp_path: Path) -> None:
+    rows = [pair(f"q{n}") for n in range(3)] + [
+        {"prompt": f"p{n}", "chosen": "same", "rejected": "same"} for n in range(9)
+    ]
+    path = written(tmp_path / "pairs.jsonl", rows)
+    records = read_records(data(path), "dpo", None)
+    warning = "warning: data.train: 9 of 12 records (75%) are left out, 3 are left"
+    assert warning in records.notes
+    assert records.mostly_left_out == "9 of 12 records (75%)"
+    limited = DataSpec(train=[{"path": str(path), "limit": 2}])
+    assert read_records(limited, "dpo", None).mostly_left_out is None
+
+
 def test_margins_that_no_loss_reads_are_named_with_their_count() -> None:
     def notes(algorithm: str, *margins: float | None) -> list[str]:
         question = (user("q"),)
