@@ -92,7 +92,8 @@ def test_argument_names_are_those_of_the_installed_trl(kind: str) -> None:
     installed = {field.name for field in dataclasses.fields(config)}
     passed_on = COMMON | EXTRA[kind]
     own = set(TrainingSpec.model_fields) | set(spec.model_fields)
-    own -= {"training_arguments", "eval_steps", "type"}
+    # TRL's truncation_mode cannot leave a record out, so ours has a name of its own.
+    own -= {"training_arguments", "eval_steps", "type", "truncation"}
 
     assert passed_on <= installed
     assert own <= installed

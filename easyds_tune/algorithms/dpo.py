@@ -41,7 +41,6 @@ def train(
             "beta": dpo.beta,
             "loss_type": [dpo.loss_type],
             "label_smoothing": dpo.label_smoothing,
-            "max_length": dpo.max_length,
             "use_weighting": dpo.use_weighting,
             "ld_alpha": dpo.ld_alpha,
             "disable_dropout": False,

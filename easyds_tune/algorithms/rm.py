@@ -42,7 +42,6 @@ def train(
         spec,
         inputs,
         config={
-            "max_length": rm.max_length,
             "center_rewards_coefficient": rm.center_rewards_coefficient,
             "disable_dropout": False,
         },

@@ -41,7 +41,7 @@ def train(
         SFTConfig,
         spec,
         inputs,
-        config={"max_length": sft.max_length, "loss_type": sft.loss_type},
+        config={"loss_type": sft.loss_type},
         reference=inputs.load_reference() if judged_in_full else None,
         evaluate=lambda model: held_out_loss(model, inputs, spec),
         resume_from=resume_from,

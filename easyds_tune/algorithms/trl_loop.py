@@ -111,6 +111,7 @@ def training_arguments(spec: TrialSpec, inputs: TrialInputs, folder: Path) -> di
     on_cpu = inputs.device.type == "cpu"
     return {
         "output_dir": str(folder),
+        "max_length": None,  # the records fit already; no collator cuts them
         "max_steps": max(1, spec.budget.max_steps),
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.lr_scheduler_type,

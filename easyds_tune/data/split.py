@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TypeVar
 
-from easyds_tune.data.records import Conversation, Prompt, Record, prompt_key, prompt_of
+from easyds_tune.data.records import Conversation, Message, Record, prompt_key, prompt_of
+
+R = TypeVar("R", bound=Record)
 
 
 def split_held_out(
     records: Sequence[Record], fraction: float, seed: int = 0
 ) -> tuple[list[Record], list[Record]]:
-    """(train, held out), each in the given order; records of one prompt stay on one side.
+    """(train, held out), each in the given order; records of one first question stay together.
 
-    `fraction` of the distinct prompts is held out, at least one where it is above zero and two
-    prompts exist; which ones depends on their text and the seed alone.
+    So two conversations of which one continues the other are on one side. `fraction` of the
+    distinct questions is held out, at least one where it is above zero and two exist; which ones
+    depends on their text and the seed alone.
     """
-    keys = [prompt_key(prompt_of(record)) for record in records]
+    keys = [prompt_key(_first_question(record)) for record in records]
     distinct = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}\n{key}".encode()).digest())
     count = round(fraction * len(distinct))
     if fraction > 0 and len(distinct) > 1:
@@ -26,11 +30,21 @@ def split_held_out(
     return train, [record for record, key in zip(records, keys, strict=True) if key in held]
 
 
-def remove_overlap(train: Sequence[Record], prompts: Sequence[Prompt]) -> tuple[list[Prompt], int]:
-    """(prompts that training never asks, how many were removed).
+def _first_question(record: Record) -> tuple[Message, ...]:
+    """The messages before the first reply to a user; the whole prompt where it has one turn."""
+    prompt = prompt_of(record)
+    roles = [message["role"] for message in prompt]
+    start = roles.index("user") if "user" in roles else len(roles)
+    end = roles.index("assistant", start) if "assistant" in roles[start:] else len(roles)
+    return prompt[:end]
+
+
+def remove_overlap(train: Sequence[Record], others: Sequence[R]) -> tuple[list[R], int]:
+    """(prompts or held-out records that training never asks, how many were removed).
 
     Compared are whole chats before a reply, system messages left out, whitespace and NFKC
-    normalised; every turn of a training conversation counts. A plain text counts as a whole.
+    normalised; every turn of a training conversation counts, of the others the last. A plain text
+    counts as a whole.
     """
     asked: set[str] = set()
     for record in train:
@@ -42,5 +56,5 @@ def remove_overlap(train: Sequence[Record], prompts: Sequence[Prompt]) -> tuple[
             )
         else:
             asked.add(prompt_key(prompt_of(record)))
-    kept = [prompt for prompt in prompts if prompt_key(prompt.messages) not in asked]
-    return kept, len(prompts) - len(kept)
+    kept = [other for other in others if prompt_key(prompt_of(other)) not in asked]
+    return kept, len(others) - len(kept)

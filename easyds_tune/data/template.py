@@ -8,6 +8,7 @@ model continues plain text.
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,9 @@ NO_TEMPLATE = "none"
 EXPORTED_KEY = "easyds_chat_template"
 """A key of tokenizer_config.json. `none` there: this model was trained on plain text, whatever
 family its vocabulary looks like."""
+
+PLAIN = "plain text with each message on a line of its own"
+"""What a model without a chat template is trained on and reads."""
 
 # A family is known by the tokens its template writes: (file name in TRL, tokens it needs).
 _TRL_FAMILIES = (
@@ -38,6 +42,16 @@ class Template:
     text: str | None
     source: Literal["spec", "tokenizer", "trl", "none"]
 
+    @property
+    def in_words(self) -> str:
+        """Where it comes from, for plan and model card."""
+        return {
+            "spec": "the one of data.chat_template",
+            "tokenizer": "the tokenizer's own",
+            "trl": "TRL's for the model's family, known by its special tokens",
+            "none": f"none, {PLAIN}",
+        }[self.source]
+
 
 def choose_template(
     tokenizer: Any, chat_template: str | None, folder: Path | None = None
@@ -50,6 +64,58 @@ def choose_template(
     if template.text is not None:
         _check_renders(tokenizer, template)
     return template
+
+
+def template_notes(template: Template, chat_template: str | None) -> list[str]:
+    """What a sweep says where neither the spec nor the tokenizer has a template."""
+    if chat_template is not None or template.source == "tokenizer":
+        return []
+    used = PLAIN if template.text is None else template.in_words
+    return [
+        f"model.model_name_or_path: has no chat template; training, judge and export use {used}; "
+        "name one in data.chat_template"
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """What a model's files tell of its tokenizer, without loading it: for `plan`."""
+
+    chat_template: str | dict[str, str] | None
+    init_kwargs: dict[str, Any]
+    special: frozenset[str]
+    """Added tokens; a family is known by these."""
+    ends: tuple[str, ...]
+    """BOS and EOS."""
+
+    def get_vocab(self) -> frozenset[str]:
+        """As much of the vocabulary as `choose_template` asks for."""
+        return self.special
+
+    def template(self, chat_template: str | None, folder: Path | None = None) -> Template:
+        """What `choose_template` will find with the tokenizer itself."""
+        return _choose(self, chat_template, folder)
+
+
+def read_tokenizer_files(model: Path) -> TokenizerFiles | None:
+    """The tokenizer of a local folder; None for a hub name, or where its files cannot be read."""
+    try:
+        config = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+        own = config.get("chat_template")
+        if isinstance(own, list):
+            own = {entry["name"]: entry["template"] for entry in own}
+        if (model / "chat_template.jinja").is_file():
+            own = (model / "chat_template.jinja").read_text(encoding="utf-8")
+        added = list(config.get("added_tokens_decoder", {}).values())
+        if (model / "tokenizer.json").is_file():
+            tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+            added += tokenizer["added_tokens"]
+        special = frozenset(token["content"] for token in added)
+        ends = [config.get(name) for name in ("bos_token", "eos_token")]
+        texts = [end["content"] if isinstance(end, dict) else end for end in ends if end]
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return None
+    return TokenizerFiles(own, config, special, tuple(texts))
 
 
 def set_template(tokenizer: Any, template: Template) -> None:

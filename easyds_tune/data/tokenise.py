@@ -3,8 +3,8 @@
 A reply's tokens follow its prompt's tokens. Where the tokenizer would merge characters across that
 boundary the two are tokenised apart, so a prompt has the same ids in training and in generation.
 
-Without a chat template the text is the messages' contents: each on a new line, but a reply
-continues the line it answers. No torch here.
+Without a chat template the text is the messages' contents, each on a new line; a message that ends
+in white space brings its own separator. A plain text stays as it is. No torch here.
 """
 
 from __future__ import annotations
@@ -46,9 +46,12 @@ class Encoder:
         self.tokenizer = tokenizer
         self.template = template
         head, tail = _special_tokens(tokenizer)
+        self.markup = self._markup()
+        """A chat as the template writes it, with private-use characters as contents."""
         self._reply_start, self._reply_end = self._reply_markup()
         # A template writes its own special tokens, so none are added to its text.
         self._head: Ids = [] if template.text is not None else head
+        self._openers = {tokenizer.bos_token_id, tokenizer.cls_token_id}
         eos = tokenizer.eos_token_id
         self._end: Ids = tail or ([] if eos is None else [eos])
         if not self._end:
@@ -58,6 +61,7 @@ class Encoder:
                     "set it in its tokenizer_config.json"
                 ]
             )
+        self._template_ends = self._end[-1] in self._tokenise([self._reply_end])[0]
 
     # ---- one record -------------------------------------------------------------------------
 
@@ -73,6 +77,10 @@ class Encoder:
         """`prompt_ids`, and `chosen_ids` and `rejected_ids` with their end token."""
         return self.pairs([record])[0]
 
+    def opening_length(self, ids: Ids) -> int:
+        """Tokens that open every text (BOS or CLS), which a cut of the beginning keeps."""
+        return int(bool(ids) and ids[0] in self._openers)
+
     def text(self, ids: Ids) -> str:
         """Ids as text, without special tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
@@ -81,7 +89,8 @@ class Encoder:
 
     def prompts(self, chats: Sequence[Sequence[Message]]) -> list[Ids]:
         """`prompt_ids` of many chats, in order."""
-        return [self._head + ids for ids in self._tokenise(self._render(chats, reply_next=True))]
+        texts = self._render(chats, reply_next=True)
+        return [self._head_before(ids) + ids for ids in self._tokenise(texts)]
 
     def conversations(self, records: Sequence[Conversation | PlainText]) -> list[dict[str, Ids]]:
         """`conversation` of many records, in order."""
@@ -98,7 +107,8 @@ class Encoder:
         for (_, trains), pieces in zip(
             marked, self._pieces([m.pieces for m in marked]), strict=True
         ):
-            input_ids, labels = list(self._head), [IGNORED] * len(self._head)
+            input_ids = self._head_before(pieces[0])
+            labels = [IGNORED] * len(input_ids)
             for ids, trained in zip(self._ended(pieces), trains, strict=True):
                 input_ids += ids
                 labels += ids if trained else [IGNORED] * len(ids)
@@ -122,7 +132,11 @@ class Encoder:
         # Both sides at once, so that each prompt is tokenised once.
         ended = [self._ended(pieces) for pieces in self._pieces(cuts)]
         return [
-            {"prompt_ids": self._head + prompt, "chosen_ids": chosen, "rejected_ids": rejected}
+            {
+                "prompt_ids": self._head_before(prompt) + prompt,
+                "chosen_ids": chosen,
+                "rejected_ids": rejected,
+            }
             for (prompt, chosen), (_, rejected) in zip(
                 ended[: len(records)], ended[len(records) :], strict=True
             )
@@ -133,7 +147,7 @@ class Encoder:
     def _render(self, chats: Sequence[Sequence[Message]], *, reply_next: bool) -> list[str]:
         """Each chat as text; with `reply_next` up to where the assistant's reply begins."""
         if self.template.text is None:
-            return [_plain(chat) for chat in chats]
+            return [_plain(chat, reply_next=reply_next) for chat in chats]
         if not chats:
             return []
         try:
@@ -155,15 +169,16 @@ class Encoder:
             ) from error
         return texts
 
+    def _markup(self) -> str:
+        """A chat whose contents are four private-use characters: all else is the template's."""
+        chat = [user("\ue000"), assistant("\ue001"), user("\ue002"), assistant("\ue003")]
+        # No template strips these characters, and no text of the markup holds them.
+        return "" if self.template.text is None else self._render([chat], reply_next=False)[0]
+
     def _reply_markup(self) -> tuple[str, str]:
         """What the template writes between a question and its reply, and after a reply."""
-        if self.template.text is None:
-            return "", ""
-        # Private-use characters: no template strips them, no text of the markup holds them.
-        chat = [user("\ue000"), assistant("\ue001"), user("\ue002"), assistant("\ue003")]
-        text = self._render([chat], reply_next=False)[0]
-        start = text.partition("\ue000")[2].partition("\ue001")[0]
-        return start, text.partition("\ue003")[2]
+        start = self.markup.partition("\ue000")[2].partition("\ue001")[0]
+        return start, self.markup.partition("\ue003")[2]
 
     def _mark(self, record: Conversation, opening: str, whole: str) -> Marked:
         """Cut a rendered conversation at the assistant's replies.
@@ -199,7 +214,7 @@ class Encoder:
         cursor = 0
         for number, message in enumerate(messages):
             if self.template.text is None:
-                cursor = len(_plain(messages[: number + 1]))
+                cursor = len(_plain(messages[: number + 1], reply_next=False))
                 if message["role"] == "assistant" and number not in context:
                     spans.append((cursor - len(message["content"]), cursor))
                 continue
@@ -257,11 +272,21 @@ class Encoder:
         by_text = dict(zip(distinct, ids, strict=True))
         return [by_text[text] for text in texts]
 
+    def _head_before(self, ids: Ids) -> Ids:
+        """The tokenizer's own first tokens; none where the text begins with them already."""
+        return [] if ids[: len(self._head)] == self._head else list(self._head)
+
     def _ended(self, pieces: list[Ids]) -> list[Ids]:
-        """The pieces with an end token on the last one, unless the template wrote one there."""
-        if self._end[-1] in pieces[-1]:
-            return pieces
-        return [*pieces[:-1], pieces[-1] + self._end]
+        """The pieces with an end token on the last one, unless it ends with one already.
+
+        White space may follow that end, or whatever a template writes there.
+        """
+        last, end = pieces[-1], self._end[-1]
+        if end in last:
+            after = last[len(last) - last[::-1].index(end) :]
+            if self._template_ends or not self.tokenizer.decode(after).strip():
+                return pieces
+        return [*pieces[:-1], last + self._end]
 
 
 def check_room(
@@ -278,13 +303,11 @@ def check_room(
     ]
 
 
-def _plain(chat: Sequence[Message]) -> str:
-    """Contents on lines of their own; a reply continues the line it answers."""
-    text = ""
-    for number, message in enumerate(chat):
-        joint = "" if number == 0 or message["role"] == "assistant" else "\n"
-        text += joint + message["content"]
-    return text
+def _plain(chat: Sequence[Message], *, reply_next: bool) -> str:
+    """Contents on lines of their own, with `reply_next` up to where the reply's line begins."""
+    parts = [message["content"] for message in chat]
+    *before, last = [part if part[-1:].isspace() else f"{part}\n" for part in parts] or [""]
+    return "".join(before) + (last if reply_next else "".join(parts[-1:]))
 
 
 def _special_tokens(tokenizer: Any) -> tuple[Ids, Ids]:

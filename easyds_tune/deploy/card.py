@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from easyds_tune.data.template import PLAIN, Template
 from easyds_tune.journal.intervals import interval_95
 from easyds_tune.models.load import ModelKind
 from easyds_tune.spec.model import ModelSpec
@@ -24,6 +25,8 @@ FORM_IN_WORDS = {
     "merged": "A whole model: the LoRA adapter is merged into its base.",
     "full": "A whole model: every weight was trained.",
 }
+
+NO_TEMPLATE_IN_WORDS = f"It was trained without a chat template: {PLAIN}."
 
 
 def installed_versions() -> dict[str, str]:
@@ -62,11 +65,13 @@ def render_card(
     form: Form,
     folder: Path,
     *,
+    template: Template,
     started_from: Path | None = None,
 ) -> str:
     """The card as Markdown, with the YAML header that model hubs read.
 
     base_name: the base as the export refers to it; folder: where the export will lie.
+    template: what it was trained with; the exported tokenizer has it.
     started_from: the adapter that the trial started from, which these weights hold already.
     """
     header = {
@@ -84,13 +89,14 @@ def render_card(
         ),
         "Algorithm": card.algorithm,
         "Sweep, trial, step": f"{card.sweep}, {card.trial}, {card.step}",
+        "Chat template": template.in_words,
         "Training data": f"SHA-256 {card.data_hash}",
         "Made with": ", ".join(f"{name} {number}" for name, number in card.versions.items()),
     }
     sections = [
         f"---\n{yaml.safe_dump(header, allow_unicode=True, sort_keys=False)}---",
         f"# {card.sweep}, trial {card.trial}, step {card.step}",
-        FORM_IN_WORDS[form],
+        FORM_IN_WORDS[form] + ("" if template.text is not None else f" {NO_TEMPLATE_IN_WORDS}"),
         "## Load it",
         f"```python\n{loading_code(base, base_name, kind, form, folder)}\n```",
         "## Where it comes from",

@@ -120,7 +120,14 @@ def export(
         if kind == "causal":
             _generation_config(base).save_pretrained(folder)
         text = render_card(
-            card, base, base.model_name_or_path, kind, form, to, started_from=start.adapter
+            card,
+            base,
+            base.model_name_or_path,
+            kind,
+            form,
+            to,
+            template=template,
+            started_from=start.adapter,
         )
         (folder / "README.md").write_text(text, encoding="utf-8")
         _refuse_pickles(folder)

@@ -21,6 +21,7 @@ from easyds_tune.results.ranking import find_winner, finite_metric, rank, stderr
 from easyds_tune.results.states import state_counts, state_text, trials_to_come
 from easyds_tune.results.table import RankedTable
 from easyds_tune.results.text import format_measured, format_params, format_seconds
+from easyds_tune.spec.notes import WARNING, shown_note
 
 _REFRESH_SECONDS = 0.25
 _BAR_WIDTH = 20
@@ -117,7 +118,8 @@ class LiveDisplay:
     def _tell_notes(self) -> None:
         """What was left out of the data, once and above everything else."""
         for note in self._record.notes[self._notes_told :]:
-            self._console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+            style = "bold red" if note.startswith(WARNING) else "yellow"
+            self._console.print(Text(shown_note(note), style=style), soft_wrap=True)
         self._notes_told = len(self._record.notes)
 
     def _tell_ended(self) -> None:

@@ -16,6 +16,9 @@ DPOLoss = Literal[
 
 KLEstimator = Literal["k1", "k2", "k3"]
 
+Truncation = Literal["drop", "keep_start", "keep_end"]
+"""What becomes of a record longer than `max_length`, in training and held-out records alike."""
+
 
 class SFTSpec(Spec):
     """Supervised fine-tuning: cross-entropy on the assistant's turns (TRL's SFTTrainer)."""
@@ -23,7 +26,12 @@ class SFTSpec(Spec):
     type: Literal["sft"]
     """Selects this algorithm."""
     max_length: int = Field(1024, ge=8, le=LARGEST)
-    """Tokens kept of a conversation; the rest is cut from its end."""
+    """Longest conversation or text, in tokens, its end token included."""
+    truncation: Truncation = "drop"
+    """Records over `max_length`: `drop` leaves them out, and counts them. `keep_end` cuts the
+    beginning of the conversation and never the last reply; a reply that leaves no room for a prompt
+    is left out. `keep_start` cuts the end, and such a reply is trained without an end token: a
+    model that sees mostly those does not learn to stop."""
     loss_type: Literal["nll", "dft"] = "nll"
     """`nll` is cross-entropy; `dft` weighs each token by its probability (arXiv 2508.05629)."""
 
@@ -34,7 +42,11 @@ class RewardModelSpec(Spec):
     type: Literal["rm"]
     """Selects this algorithm."""
     max_length: int = Field(1024, ge=8, le=LARGEST)
-    """Pairs with a text longer than this many tokens are left out, and counted."""
+    """Longest prompt and reply together, in tokens."""
+    truncation: Literal["drop", "keep_end"] = "drop"
+    """Pairs with a side over `max_length`: `drop` leaves them out, and counts them. `keep_end` cuts
+    the beginning of the prompt, the same for both sides, and never a reply: a reward is read at
+    the reply's end."""
     center_rewards_coefficient: float | None = Field(None, ge=0)
     """Pulls the mean reward to zero (arXiv 2312.09244); 0.01 is usual, null is off."""
 
@@ -51,7 +63,11 @@ class DPOSpec(Spec):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Share of the pairs assumed to be labelled the wrong way round (cDPO, robust, exo_pair)."""
     max_length: int = Field(1024, ge=8, le=LARGEST)
-    """Tokens kept of prompt and reply together; the rest is cut from the reply's end."""
+    """Longest prompt and reply together, in tokens, the end token included."""
+    truncation: Truncation = "drop"
+    """Pairs with a side over `max_length`: `drop` leaves them out, and counts them. `keep_end` cuts
+    the beginning of the prompt, the same for both sides, and never a reply. `keep_start` cuts the
+    replies' ends: a cut reply has no end token, and a pair may be cut on one side alone."""
     use_weighting: bool = False
     """Weigh pairs by how likely the policy is to write them (WPO, arXiv 2406.11827)."""
     ld_alpha: float | None = Field(None, ge=0, le=1)

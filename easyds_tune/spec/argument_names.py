@@ -115,12 +115,12 @@ _WHY = {
         "eos_token",
         "pad_token",
     ),
+    "write algorithm.truncation in the spec": ("truncation_mode",),
     "data is tokenised by easyds_tune.data": (
         "dataset_num_proc",
         "dataset_text_field",
         "dataset_kwargs",
         "remove_unused_columns",
-        "truncation_mode",
         "packing",
         "packing_strategy",
         "padding_free",

@@ -6,11 +6,19 @@ from easyds_tune.spec.rungs import scheduler_type
 from easyds_tune.spec.search import ChoiceParam
 from easyds_tune.spec.sweep import SweepSpec
 
+WARNING = "warning: "
+"""How a note begins that should stand out."""
+
 NO_MEMORY = ("qmc", "random", "grid")
 """Samplers that learn nothing from trials, so nothing of bounds either."""
 
 MANY_FOR_GP = 200
 """Trials from which a Gaussian process, whose cost grows with their cube, is slow."""
+
+
+def shown_note(note: str) -> str:
+    """A note as it is printed."""
+    return note if note.startswith(WARNING) else f"note: {note}"
 
 
 def decision_notes(spec: SweepSpec) -> list[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from easyds_tune.data.markup import markup_notes, template_markers
+from easyds_tune.data.template import read_tokenizer_files, template_notes
 from easyds_tune.decisions.collector import RESUMABLE
 from easyds_tune.errors import DataError, SpecError
 from easyds_tune.spec.algorithm import length_field
@@ -19,7 +21,7 @@ from easyds_tune.spec.check import ADAPTER_CONFIG, budget_problems, sweep_proble
 from easyds_tune.spec.check_model import model_config_problems, reward_specs, unchecked_models
 from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.model import ModelSpec
-from easyds_tune.spec.notes import decision_notes
+from easyds_tune.spec.notes import decision_notes, shown_note
 from easyds_tune.spec.resources import gpus_of, slot_count
 from easyds_tune.spec.rungs import rungs, scheduler_type
 from easyds_tune.spec.sweep import SweepSpec
@@ -79,7 +81,7 @@ def _not_checked(spec: SweepSpec) -> list[str]:
     names = unchecked_models(spec)
     absent = f", whether {' and '.join(names)} can be loaded" if names else ""
     return [
-        "not checked: lengths in tokens, chat template, LoRA targets, optional packages, the "
+        "not checked: lengths in tokens, LoRA targets, optional packages, the "
         f"models' files{absent}; easyds-tune plan SPEC --full checks all that sweep does"
     ]
 
@@ -96,7 +98,7 @@ def _summary(
     return [
         f"records: {len(records.train)} train, {len(records.held_out)} held out, "
         f"{len(records.prompts)} judge prompts",
-        *(f"note: {note}" for note in notes),
+        *dict.fromkeys([*map(shown_note, notes), *_template_lines(spec, records)]),
         f"trials: {spec.search.num_trials}, the first is the configuration above",
         f"slots: {slot_count(spec.resources)} at a time, each {slot}",
         f"steps: {budget.max_steps} a trial, evaluated every {budget.eval_steps}"
@@ -121,6 +123,20 @@ def _remote_code_lines(spec: SweepSpec) -> list[str]:
     return [
         f"trust_remote_code: ON, Python code of {name} will run" for name in dict.fromkeys(trusted)
     ]
+
+
+def _template_lines(spec: SweepSpec, records: SweepRecords) -> list[str]:
+    """The chat template and what it means for the data, as far as a local model's files tell."""
+    start = Path(os.path.expanduser(spec.model.model_name_or_path))
+    is_whole = (start / "tokenizer_config.json").is_file()
+    files = read_tokenizer_files(start if is_whole else Path(_base_of(start)))
+    if files is None:
+        return ["chat template: known once the model is fetched"]
+    template = files.template(spec.data.chat_template)
+    markers = template_markers(template.text, files.special, files.ends)
+    notes = template_notes(template, spec.data.chat_template)
+    notes += markup_notes(records.sources(), markers)
+    return [*map(shown_note, notes), f"chat template: {template.in_words}"]
 
 
 def _per_batch(spec: SweepSpec) -> str:

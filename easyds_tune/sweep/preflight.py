@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from easyds_tune.data.template import choose_template
+from easyds_tune.data.markup import markup_notes, template_markers
+from easyds_tune.data.template import choose_template, template_notes
 from easyds_tune.data.tokenise import Encoder, check_room
 from easyds_tune.errors import ProblemsError, SpecError
 from easyds_tune.journal.events import DEFAULT_FINALS_PER_JUDGE
@@ -21,15 +21,15 @@ from easyds_tune.models.lora import target_problems, trainable_parameters
 from easyds_tune.models.stack import with_policy_adapter
 from easyds_tune.models.start import load_start_tokenizer, start_of
 from easyds_tune.rewards.check import check_reward_model
-from easyds_tune.spec.algorithm import PPOSpec, length_field, length_limit
 from easyds_tune.spec.base import written_fields
 from easyds_tune.spec.check import budget_problems, is_local_path, sweep_problems
 from easyds_tune.spec.check_metrics import NEEDS_HELD_OUT
-from easyds_tune.spec.check_model import length_problems, policy_problems, reward_specs, searched
+from easyds_tune.spec.check_model import policy_problems, reward_specs, searched
 from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.notes import decision_notes
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.sweep.check_lengths import check_lengths
 from easyds_tune.sweep.check_training import dtype_problems, schedule_problems
 from easyds_tune.sweep.folder import never_began
 from easyds_tune.sweep.lock import holder
@@ -39,7 +39,6 @@ from easyds_tune.trial.records import (
     finals_per_judge,
     records_of,
 )
-from easyds_tune.trial.workbench import ENCODE, FIT
 
 SECTIONS = tuple(f"{name}." for name in written_fields(SweepSpec))
 """What a problem opens with that says itself where in the spec it is."""
@@ -199,7 +198,12 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     if records is None:
         return _ModelCheck(problems)
     tokenizer = load_start_tokenizer(start)
-    encoder = Encoder(tokenizer, choose_template(tokenizer, spec.data.chat_template))
+    template = choose_template(tokenizer, spec.data.chat_template)
+    encoder = Encoder(tokenizer, template)
+    notes = template_notes(template, spec.data.chat_template)
+    ends = (tokenizer.bos_token, tokenizer.eos_token)
+    markers = template_markers(encoder.markup or None, tokenizer.all_special_tokens, ends)
+    notes += markup_notes(records.sources(), markers)
     limit = context_length(load_skeleton(start.base, kind))
     if spec.judge is not None and limit is not None:
         room = check_room(records.prompts, encoder, spec.judge.max_new_tokens, limit)
@@ -207,68 +211,8 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
         room = check_room(records.finals_prompts, encoder, spec.judge.max_new_tokens, limit)
         section = "judge" if spec.finals is None or spec.finals.prompts is None else "finals"
         problems += [f"{section}.prompts: {problem}" for problem in room]
-    checked = _check_lengths(spec, records, encoder, limit)
-    return replace(checked, problems=problems + checked.problems)
-
-
-def _check_lengths(
-    spec: SweepSpec, records: SweepRecords, encoder: Encoder, limit: int | None
-) -> _ModelCheck:
-    """Lengths that the model has no positions for or that leave no record."""
-    field = length_field(spec.algorithm)
-    lengths = searched(spec, f"algorithm.{field}", length_limit(spec.algorithm))
-    problems = length_problems(spec, limit)
-    if isinstance(spec.algorithm, PPOSpec) and not problems:
-        problems = _reply_room_problems(spec, spec.algorithm, records, encoder, limit)
-    encode, fit = ENCODE[spec.algorithm.type], FIT[spec.algorithm.type]
-    notes, fitting = [], 0
-    # Trials are measured on one held-out set, cut to the spec's own length.
-    parts = (("training", records.train, lengths), ("held-out", records.held_out, lengths[:1]))
-    for what, part, tried in parts:
-        if not part:
-            continue
-        dataset = encode(part, encoder).dataset
-        for number, length in enumerate(tried):
-            fitted = fit(dataset, length)
-            if len(fitted.dataset) == 0:
-                problems.append(
-                    f"algorithm.{field}: {length} tokens leave no {what} record; raise it"
-                )
-            elif number == 0:
-                left_out = fitted.dropped.items()
-                notes += [f"{what} records: {n} left out: {why}" for why, n in left_out]
-                if part is records.train:
-                    fitting = len(fitted.dataset)
-    return _ModelCheck(problems, notes, fitting)
-
-
-def _reply_room_problems(
-    spec: SweepSpec, ppo: PPOSpec, records: SweepRecords, encoder: Encoder, limit: int | None
-) -> list[str]:
-    """Prompts after which the model has no positions left for PPO's longest reply."""
-    if limit is None:
-        return []
-    room = limit - max(searched(spec, "algorithm.response_length", ppo.response_length))
-    allowed = max(
-        searched(spec, "algorithm.max_prompt_length", ppo.max_prompt_length),
-        key=lambda length: math.inf if length is None else length,
-    )
-    lengths = [len(ids) for ids in encoder.prompts([r.messages for r in records.train])]  # type: ignore[union-attr]
-    taken = [length for length in lengths if length <= (allowed or length)]
-    too_long = sum(length > room for length in taken)
-    if not too_long:
-        return []
-    shorter = limit - max(taken)
-    remedies = [
-        *([f"set algorithm.max_prompt_length: {room} to leave them out"] if min(lengths) <= room
-          else []),
-        *([f"lower response_length to {shorter}"] if shorter > 0 else []),
-    ]  # fmt: skip
-    return [
-        f"data.train: {too_long} of {len(lengths)} prompts are longer than the {room} tokens that "
-        f"the model's {limit} positions leave beside response_length {limit - room} (the longest "
-        f"has {max(taken)}); {', or '.join(remedies) or 'shorten them'}"
-    ]
+    lengths = check_lengths(spec, records, encoder, limit)
+    return _ModelCheck(problems + lengths.problems, notes + lengths.notes, lengths.fitting)
 
 
 def _target_choices(spec: SweepSpec) -> list[dict[str, Any]]:

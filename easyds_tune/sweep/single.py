@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from easyds_tune.errors import SpecError
+from easyds_tune.spec.notes import shown_note
 from easyds_tune.spec.resources import gpus_of
 from easyds_tune.spec.sweep import SweepSpec, TrialSpec, trial_spec
 from easyds_tune.sweep.preflight import preflight
@@ -35,7 +36,7 @@ def train_single(spec: SweepSpec, params: dict[str, Any], folder: Path) -> int:
     tried = spec.with_params(params)
     records = preflight(tried, new_folder=False, is_sweep=False)
     for note in records.notes:
-        print(f"note: {note}", flush=True)
+        print(shown_note(note), flush=True)
     trial = trial_spec(spec, "single", params, records.fitting)
 
     from easyds_tune.trial.failure import FILE, classify, write_failure

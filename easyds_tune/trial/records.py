@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from easyds_tune.data.read import ReadReport, read
-from easyds_tune.data.records import Kind, Prompt, Record, content_hash, prompt_key
+from easyds_tune.data.records import (
+    Kind,
+    PreferencePair,
+    Prompt,
+    Record,
+    content_hash,
+    prompt_key,
+)
 from easyds_tune.data.split import remove_overlap, split_held_out
 from easyds_tune.errors import DataError
 from easyds_tune.journal.events import DEFAULT_FINALS_PER_JUDGE
-from easyds_tune.spec.data import DataSpec
+from easyds_tune.spec.data import DataSource, DataSpec
 from easyds_tune.spec.finals import FinalsSpec
 from easyds_tune.spec.judge import JudgeSpec
+from easyds_tune.spec.notes import WARNING
 from easyds_tune.spec.sweep import SweepSpec
 
 KINDS: dict[str, Kind] = {"sft": "conversations", "rm": "preferences", "dpo": "preferences",
                           "ppo": "prompts"}  # fmt: skip
 HOLDS_OUT = ("sft", "rm")
 """Algorithms with a loss or accuracy of their own on held-out records."""
+FEWEST_HELD_OUT = 2
+"""Held-out records without which a loss or an accuracy has no spread."""
 FEWEST_FINALS = 16
 """Prompts or held-out records below which finals are not worth their intervals."""
 BIASED = "best then shows the search's own number, which is biased upward"
+
+
+Sources = DataSource | tuple[DataSource, ...]
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,18 @@ class SweepRecords:
     """The judge's prompts in the finals; the search uses none of them."""
     finals_held_out: list[Record] = field(default_factory=list)
     """Held-out records that the search never sees, where its objective is measured on such."""
+
+    mostly_left_out: str | None = None
+    """How much of data.train reading left out, where that is more than half."""
+
+    def sources(self) -> dict[str, Sequence[Record]]:
+        """The records by where in a spec they come from."""
+        return {
+            "data.train": self.train,
+            "held-out records": [*self.held_out, *self.finals_held_out],
+            "judge.prompts": self.prompts,
+            "finals.prompts": self.finals_prompts,
+        }
 
     @property
     def hold_finals(self) -> bool:
@@ -78,29 +104,37 @@ def read_records(
     problems: list[str] = []
     notes: list[str] = []
     kind = KINDS[algorithm]
+    little: dict[str, str] = {}
 
-    def collect(what: str, source: object, kind: Kind) -> list[Record]:
+    def collect(what: str, source: Sources, kind: Kind) -> list[Record]:
         try:
-            report: ReadReport = read(source, kind)  # type: ignore[arg-type]
+            report: ReadReport = read(source, kind)
         except DataError as error:
             problems.extend(f"{what}: {problem}" for problem in error.problems)
             return []
         notes.extend(f"{what}: {n} left out: {why}" for why, n in report.dropped.items())
         notes.extend(f"{what}: {note}" for note in report.notes)
+        if _little_left(source, report):
+            out, kept = report.dropped.total(), len(report.records)
+            little[what] = f"{out} of {out + kept} records ({out / (out + kept):.0%})"
+            notes.append(f"{WARNING}{what}: {little[what]} are left out, {kept} are left")
+        notes.extend(margin_notes(what, report.records, algorithm))
         return report.records
 
     train = collect("data.train", data.train, kind)
     held_out: list[Record] = []
+    notes += _unused_notes(data, algorithm)
     if algorithm in HOLDS_OUT:
         if data.eval is not None:
-            held_out = collect("data.eval", data.eval, kind)
+            given = collect("data.eval", data.eval, kind)
+            held_out = _fresh(train, given, problems, notes)
         else:
             train, held_out = split_held_out(train, data.eval_fraction)
     prompts: list[Prompt] = []
     spare: list[Prompt] = []
     if judge is not None:
         asked = collect("judge.prompts", judge.prompts, "prompts")
-        prompts, removed = remove_overlap(train, asked)  # type: ignore[arg-type]
+        prompts, removed = remove_overlap(train, asked)
         if removed:
             notes.append(f"judge.prompts: {removed} removed, they are in the training data")
         distinct = _distinct(prompts)
@@ -125,10 +159,12 @@ def read_records(
             spare = _unseen(train, prompts, asked, notes)  # type: ignore[arg-type]
         if not problems:
             finals_prompts = _enough(spare, finals, judge, problems, notes, silent=on_held_out)
-    if algorithm == "rm" and train and len(held_out) < 2:
+    told = any(problem.startswith("data.eval:") for problem in problems)
+    if algorithm == "rm" and train and len(held_out) < FEWEST_HELD_OUT and not told:
         problems.append(
-            "data.eval: a reward model is judged on at least 2 held-out pairs, got "
-            f"{len(held_out)}; give data.eval or a larger eval_fraction"
+            "data.eval: a reward model is judged on at least "
+            f"{FEWEST_HELD_OUT} held-out pairs, got {len(held_out)}; give data.eval or a larger "
+            "eval_fraction"
         )
     if problems:
         raise DataError(problems)
@@ -140,7 +176,66 @@ def read_records(
         "finals_held_out": finals_held_out,
     }
     hashes = {name: content_hash(part) for name, part in parts.items() if part}
-    return SweepRecords(train, held_out, prompts, notes, hashes, finals_prompts, finals_held_out)
+    return SweepRecords(
+        train,
+        held_out,
+        prompts,
+        notes,
+        hashes,
+        finals_prompts,
+        finals_held_out,
+        little.get("data.train"),
+    )
+
+
+def _little_left(source: Sources, report: ReadReport) -> bool:
+    """Whether reading left out more records than it kept; with a limit it kept enough."""
+    sources = source if isinstance(source, tuple) else (source,)
+    is_limited = any(one.limit is not None for one in sources)
+    return not is_limited and report.dropped.total() > len(report.records)
+
+
+def margin_notes(what: str, records: Sequence[Record], algorithm: str) -> list[str]:
+    """Which margins of pairs no loss reads; the reward loss of training reads them."""
+    pairs = [record for record in records if isinstance(record, PreferencePair)]
+    given = sum(pair.margin is not None for pair in pairs)
+    if not given:
+        return []
+    if algorithm != "rm":
+        return [f"{what}: margin: {given} values not used by {algorithm}"]
+    if what == "data.eval":
+        return [f"{what}: margin: {given} values not used by the held-out loss and accuracy"]
+    missing = len(pairs) - given
+    return [f"{what}: margin: missing in {missing} pairs, it counts as 0"] if missing else []
+
+
+def _unused_notes(data: DataSpec, algorithm: str) -> list[str]:
+    """What the spec says about held-out records and this algorithm does not use."""
+    notes = []
+    if algorithm not in HOLDS_OUT and data.eval is not None:
+        notes.append(f"data.eval: not read, {algorithm} is measured by the judge alone")
+    default = DataSpec.model_fields["eval_fraction"].default
+    if data.eval_fraction != default and (algorithm not in HOLDS_OUT or data.eval is not None):
+        why = "data.eval is given" if algorithm in HOLDS_OUT else f"{algorithm} holds nothing out"
+        notes.append(f"data.eval_fraction: not used, {why}")
+    return notes
+
+
+def _fresh(
+    train: list[Record], given: list[Record], problems: list[str], notes: list[str]
+) -> list[Record]:
+    """The records of data.eval that training does not ask; too few of them are a problem."""
+    kept, removed = remove_overlap(train, given)
+    told = f"data.eval: {removed} removed, they are in the training data"
+    if removed and len(kept) < FEWEST_HELD_OUT:
+        problems.append(
+            f"{told}; at least {FEWEST_HELD_OUT} must be left, got {len(kept)} of {len(given)}; "
+            "give others, or leave data.eval out to hold out eval_fraction of data.train"
+        )
+    elif removed:
+        few = f", {len(kept)} are left" if removed > len(kept) else ""
+        notes.append(f"{WARNING if few else ''}{told}{few}")
+    return kept
 
 
 def _distinct(prompts: list[Prompt]) -> list[Prompt]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -19,10 +20,7 @@ from easyds_tune.data.tokenise import Encoder
 from easyds_tune.data.training_sets import (
     Fitted,
     dpo_dataset,
-    fit_dpo,
-    fit_ppo,
-    fit_reward,
-    fit_sft,
+    fit,
     ppo_dataset,
     reward_dataset,
     sft_dataset,
@@ -42,17 +40,11 @@ from easyds_tune.spec.sweep import SweepSpec, TrialSpec
 from easyds_tune.trial.memory import return_free_memory
 from easyds_tune.trial.records import SweepRecords
 
-ENCODE: dict[str, Callable[..., Fitted]] = {
+ENCODE: dict[str, Callable[[Any, Encoder], Fitted]] = {
     "sft": sft_dataset,
     "rm": reward_dataset,
     "dpo": dpo_dataset,
     "ppo": ppo_dataset,
-}
-FIT: dict[str, Callable[[Dataset, int | None], Fitted]] = {
-    "sft": fit_sft,
-    "rm": fit_reward,
-    "dpo": fit_dpo,
-    "ppo": fit_ppo,
 }
 
 FINALS_DRAWS = 0xF17A15
@@ -100,11 +92,14 @@ class Workbench:
         self._lent = 0
 
     def _encode_held_out(self, records: list[Record]) -> Dataset | None:
-        """One set for all trials, whatever length each trains on: only so do they compare."""
+        """One set for all trials, whatever length each trains on: only so do they compare.
+
+        A margin of a held-out pair has no part in its loss.
+        """
         if not records:
             return None
         algorithm = self._sweep.algorithm
-        return ENCODE[algorithm.type](records, self.encoder, length_limit(algorithm)).dataset
+        return fit(ENCODE[algorithm.type](records, self.encoder).dataset, algorithm).dataset
 
     def _load(self) -> PreTrainedModel:
         base, self._fresh_modules = load_with_fresh(self._start.base, self._kind, self.device)
@@ -196,10 +191,9 @@ class Workbench:
         Raises DataError where the trial's length limit leaves no record to train on.
         """
         self._tidy()
-        fit = FIT[spec.algorithm.type]
-        limit = length_limit(spec.algorithm)
-        train = fit(self._train, limit).dataset
+        train = fit(self._train, spec.algorithm).dataset
         if len(train) == 0:
+            limit = length_limit(spec.algorithm)
             field = f"algorithm.{length_field(spec.algorithm)}"
             raise DataError([f"{field}: {limit} tokens leave no record; raise it"])
         trains_all = spec.model.lora_r is None

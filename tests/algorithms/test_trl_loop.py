@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,9 +16,11 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from easyds_tune.algorithms.rm import pair_values
 from easyds_tune.algorithms.trl_loop import silence_base_dropout, training_arguments
+from easyds_tune.data.records import PreferencePair
 from easyds_tune.spec.algorithm import DPOLoss
-from tests.trial.small import ALGORITHMS, Algorithm, Lab, bits, weights
+from tests.trial.small import ALGORITHMS, CPU, Algorithm, Lab, bits, sweep_spec, weights
 
 LabOf = Callable[[Algorithm], Lab]
 
@@ -167,3 +171,53 @@ def test_dropout_of_a_base_stays_off_in_preference_losses(tmp_path: Path) -> Non
     rates = {m.p for m in model.train().modules() if isinstance(m, nn.Dropout)}
     assert rates == {0.0, 0.25}
     assert torch.is_grad_enabled()
+
+
+def test_a_pairs_margin_is_taken_off_the_difference_of_its_rewards(tmp_path: Path) -> None:
+    """The first loss is the mean of -log sigmoid(chosen - rejected - margin), computed by hand."""
+    lab = Lab(sweep_spec("rm"), tmp_path)
+    margins = [0.0, 0.5, 2.0, None]
+    pairs = [
+        replace(pair, margin=margin)
+        for pair, margin in zip(lab.records.train, margins, strict=False)
+        if isinstance(pair, PreferencePair)
+    ]
+    lab.records = replace(lab.records, train=pairs)
+    bench = lab.fresh_bench()
+    inputs = bench.lend(lab.trial())
+    assert inputs.train["margin"][:] == [0.0, 0.5, 2.0, 0.0]
+    differences = pair_values(inputs.base, inputs.train, 0, 4, CPU)["eval/margin"]
+    bench.take_back(lab.trial(), inputs)
+
+    [report] = lab.run(bench, steps=1)
+    by_hand = [
+        math.log(1 + math.exp(-(difference - (margin or 0.0))))
+        for difference, margin in zip(differences, margins, strict=True)
+    ]
+    assert report.metrics["train/loss"] == pytest.approx(sum(by_hand) / 4, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ALGORITHMS)
+def test_no_trainer_cuts_what_the_length_limit_let_through(kind: Algorithm, lab_of: LabOf) -> None:
+    lab = lab_of(kind)
+    trial = lab.trial()
+    inputs = lab.bench.lend(trial)
+    lab.bench.take_back(trial, inputs)
+    assert training_arguments(trial, inputs, Path("unused"))["max_length"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "truncation"),
+    [("sft", "keep_start"), ("sft", "keep_end"), ("dpo", "keep_start"), ("dpo", "keep_end"),
+     ("rm", "keep_end")],
+)  # fmt: skip
+def test_a_trial_trains_on_cut_records(kind: Algorithm, truncation: str, lab_of: LabOf) -> None:
+    lab = lab_of(kind)
+    changes = {"algorithm__max_length": 50, "algorithm__truncation": truncation}
+    inputs = lab.bench.lend(lab.trial(**changes))
+    lab.bench.take_back(lab.trial(**changes), inputs)
+    dropping = lab.bench.lend(lab.trial(algorithm__max_length=50))
+    lab.bench.take_back(lab.trial(), dropping)
+    assert len(inputs.train) > len(dropping.train)
+    [report] = lab.run(steps=1, **changes)
+    assert math.isfinite(report.metrics["train/loss"])

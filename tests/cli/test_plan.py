@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -604,7 +605,7 @@ def test_a_plan_names_what_it_did_not_check_and_full_checks_it(
     long = ["--set", "judge.max_new_tokens=500"]  # of 512 positions: no prompt fits beside it
     assert main(["plan", "dpo", *long]) == 0
     out = capsys.readouterr().out
-    assert "# not checked: lengths in tokens, chat template, LoRA targets, optional packages" in out
+    assert "# not checked: lengths in tokens, LoRA targets, optional packages" in out
     assert main(["plan", "dpo", "--full", *long]) == 2
     assert "must leave room for a reply" in capsys.readouterr().err
     assert main(["plan", "dpo", "--full"]) == 0
@@ -620,3 +621,68 @@ def test_a_hub_name_is_named_as_not_checked(
     hub = ["--set", "judge.reward.model_name_or_path=results/mine"]
     assert main(["plan", "dpo", *hub]) == 0
     assert "whether results/mine can be loaded; easyds-tune plan" in capsys.readouterr().out
+
+
+def planned(capsys: pytest.CaptureFixture[str], *overrides: str, spec: str = "dpo") -> list[str]:
+    """The summary's lines of a plan that is fine."""
+    assert main(["plan", spec, *(word for text in overrides for word in ("--set", text))]) == 0
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("# ")]
+
+
+def tutor_without_a_template(folder: Path, **config: str) -> Path:
+    """The bundled model without its chat template, and settings of its tokenizer."""
+    shutil.copytree(Path("data/models/tiny-tutor"), folder)
+    (folder / "chat_template.jinja").unlink()
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | config), encoding="utf-8")
+    return folder
+
+
+def test_a_plan_says_which_chat_template_is_used_and_that_a_model_has_none(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = planned(capsys)
+    assert "# chat template: the tokenizer's own" in lines
+    assert not any(line.startswith("# note: model.model_name_or_path") for line in lines)
+
+    tutor_without_a_template(workspace / "plain", easyds_chat_template="none")
+    lines = planned(capsys, "model.model_name_or_path=./plain")
+    assert "# chat template: none, plain text with each message on a line of its own" in lines
+    [note] = [line for line in lines if line.startswith("# note: model.model_name_or_path")]
+    assert "has no chat template" in note
+    assert note.endswith("name one in data.chat_template")
+    written = "data.chat_template='{{ messages[0].content }}'"
+    lines = planned(capsys, "model.model_name_or_path=./plain", written)
+    assert "# chat template: the one of data.chat_template" in lines
+
+    lines = planned(capsys, "model.model_name_or_path=some/hub-name")
+    assert "# chat template: known once the model is fetched" in lines
+
+
+def test_a_plan_counts_texts_to_which_the_template_was_applied_already(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    rows = [
+        {"prompt": asked.format(f"Question {n}"), "completion": "Reply.<|im_end|>"}
+        for n in range(10)
+    ]
+    rows.append({"prompt": "plain question", "completion": "reply"})
+    (workspace / "chatml.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    changes = ("data.train=chatml.jsonl", "data.eval_fraction=0")
+    lines = planned(capsys, *changes, spec="sft")
+    assert (
+        "# note: data.train: 10 records hold the chat template's own tokens, e.g. <|im_start|>; "
+        "they would be applied twice; set data.chat_template: none, or remove them"
+    ) in lines
+    lines = planned(capsys, *changes, "data.chat_template=none", spec="sft")
+    assert not any("own tokens" in line for line in lines)
+
+
+def test_held_out_records_that_train_too_are_refused_where_none_are_left(
+    plan_refused: Refusal, workspace: Path
+) -> None:
+    rows = [{"prompt": f"q{n}", "chosen": "good", "rejected": "bad"} for n in range(12)]
+    (workspace / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    [found] = plan_refused("data.train=pairs.jsonl", "data.eval=pairs.jsonl", spec="rm.yaml")
+    assert found.startswith("data.eval: 12 removed, they are in the training data; at least 2 ")

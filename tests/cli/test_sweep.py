@@ -78,10 +78,11 @@ def test_a_length_past_the_models_positions_is_refused_with_the_one_to_set(
 def test_an_epoch_counts_the_records_that_fit(workspace: Path) -> None:
     lines = [json.dumps({"prompt": "栈" * n, "chosen": "好", "rejected": "坏"}) for n in (5, 6, 90)]
     (workspace / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    spec = load_sweep("dpo", ["data.train=pairs.jsonl", "algorithm.max_length=64"])
+    batch = "training.per_device_train_batch_size=2"
+    spec = load_sweep("dpo", ["data.train=pairs.jsonl", "algorithm.max_length=64", batch])
     records = preflight(spec)
     assert (len(records.train), records.fitting) == (3, 2)
-    assert records.notes[-1] == "training records: 1 left out: prompt fills max_length 64"
+    assert records.notes[-1] == "training records: 1 left out: longer than max_length 64"
 
 
 def test_a_reward_model_without_a_scalar_head_is_refused(sweep_refused: Refusal) -> None:
@@ -158,7 +159,10 @@ def test_ppo_prompts_without_room_for_the_longest_reply_are_refused_with_the_rem
     )
     left_out = preflight(load_sweep("ppo", [*given, "algorithm.max_prompt_length=312"]))
     assert left_out.fitting == 1
-    assert "training records: 2 left out: longer than max_prompt_length 312" in left_out.notes
+    assert (
+        "warning: training records: 2 of 3 (67%) left out: longer than max_prompt_length 312; 1 "
+        "are left; raise algorithm.max_prompt_length"
+    ) in left_out.notes
     shorter = f"algorithm.response_length={512 - longest}"
     assert preflight(load_sweep("ppo", ["data.train=long.jsonl", shorter])).fitting == 3
 

@@ -36,6 +36,22 @@ def test_pairs_of_one_prompt_stay_together() -> None:
     assert len(held) == 15
 
 
+def test_a_conversation_and_what_continues_it_are_on_one_side() -> None:
+    chats = []
+    for n in range(12):
+        turns = (user(f"q{n}"), assistant("a"), user("and then?"), assistant("b"))
+        system = {"role": "system", "content": f"s{n}"}
+        chats += [Conversation(turns), Conversation(turns[:2]), Conversation((system, *turns))]
+    train, held = split_held_out(chats, 0.25)
+    assert (len(train), len(held)) == (27, 9)
+    assert remove_overlap(train, held) == (held, 0)
+
+
+def test_a_conversation_that_the_assistant_opens_counts_by_the_users_first_question() -> None:
+    chats = [Conversation((assistant("Welcome"), user(f"q{n}"), assistant("a"))) for n in range(10)]
+    assert len(split_held_out(chats, 0.3)[1]) == 3
+
+
 def test_the_split_depends_on_content_and_seed_and_not_on_order() -> None:
     records = pairs(40)
     held = {record.prompt[0]["content"] for record in split_held_out(records, 0.2)[1]}

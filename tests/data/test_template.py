@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from easyds_tune.data.template import choose_template, set_template
+from easyds_tune.data.template import (
+    choose_template,
+    read_tokenizer_files,
+    set_template,
+    template_notes,
+)
 from easyds_tune.errors import SpecError
 from tests.data.byte_tokenizer import CHATML, byte_tokenizer
 
@@ -78,3 +83,46 @@ def test_a_template_that_cannot_render_a_chat_is_refused(
 def test_real_templates_render(bytes_tokenizer: Any, shared_data: Path, name: str) -> None:
     path = shared_data / "tokenizers" / "chat_templates" / f"{name}.jinja"
     assert choose_template(bytes_tokenizer, str(path)).source == "spec"
+
+
+def test_a_model_without_a_template_says_so_unless_the_spec_names_one(
+    stories_tokenizer: Any,
+) -> None:
+    for written, told in ((None, True), ("none", False), (CHATML, False)):
+        notes = template_notes(choose_template(stories_tokenizer, written), written)
+        assert bool(notes) == told
+    [note] = template_notes(choose_template(stories_tokenizer, None), None)
+    assert note == (
+        "model.model_name_or_path: has no chat template; training, judge and export use plain text "
+        "with each message on a line of its own; name one in data.chat_template"
+    )
+    family = byte_tokenizer(eos_token="<|im_end|>")
+    [note] = template_notes(choose_template(family, None), None)
+    assert "use TRL's for the model's family" in note
+    family.chat_template = OWN
+    assert template_notes(choose_template(family, None), None) == []
+
+
+@pytest.mark.parametrize("own", [None, OWN, {"default": OWN, "tool_use": CHATML}, "exported none"])
+@pytest.mark.parametrize("written", [None, "none", CHATML])
+def test_files_alone_tell_the_template_that_the_tokenizer_will_have(
+    tmp_path: Path, own: Any, written: str | None
+) -> None:
+    tokenizer = byte_tokenizer(eos_token="<|im_end|>")
+    tokenizer.chat_template = own
+    if own == "exported none":
+        set_template(tokenizer, choose_template(tokenizer, "none"))
+    tokenizer.save_pretrained(tmp_path)
+    files = read_tokenizer_files(tmp_path)
+    assert files is not None
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert files.template(written) == choose_template(again, written)
+    assert files.ends == ("<|im_end|>",)
+    assert "<|im_start|>" in files.special
+
+
+def test_files_that_cannot_be_read_tell_nothing(tmp_path: Path) -> None:
+    assert read_tokenizer_files(tmp_path / "some" / "hub-name") is None
+    for text in ("{", "[]", '{"chat_template": [1]}', '{"added_tokens_decoder": {"1": 2}}'):
+        (tmp_path / "tokenizer_config.json").write_text(text, encoding="utf-8")
+        assert read_tokenizer_files(tmp_path) is None

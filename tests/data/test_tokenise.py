@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from easyds_tune.data.records import (
@@ -20,6 +21,16 @@ from easyds_tune.data.template import Template, choose_template
 from easyds_tune.data.tokenise import IGNORED, Encoder, check_room
 from easyds_tune.errors import DataError, ModelError
 from tests.data.byte_tokenizer import CHATML, byte_tokenizer
+
+
+def llama_like_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes, with a first token that the tokenizer itself puts before every text."""
+    tokenizer = byte_tokenizer(bos_token="<s>", eos_token="</s>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    return tokenizer
+
 
 CHAT = (user("q1"), assistant("n"), user("n?"), assistant("done"))
 PLAIN = Template(None, "none")
@@ -88,24 +99,58 @@ def test_a_pair_continues_the_ids_that_generation_starts_from(bytes_tokenizer: A
     assert encoder.text(pair["rejected_ids"]) == "no\n"
 
 
-def test_plain_text_is_continued_and_ends_with_eos(bytes_tokenizer: Any) -> None:
+def test_without_a_template_every_message_has_its_line_and_the_reply_ends_with_eos(
+    bytes_tokenizer: Any,
+) -> None:
     encoder = Encoder(bytes_tokenizer, PLAIN)
     pair = encoder.pair(PreferencePair((user("x"), user("y")), "z", "w"))
-    assert bytes_tokenizer.decode(pair["prompt_ids"]) == "x\ny"
+    assert bytes_tokenizer.decode(pair["prompt_ids"]) == "x\ny\n"
     assert bytes_tokenizer.decode(pair["chosen_ids"]) == "z<|im_end|>"
     encoded = encoder.conversation(PlainText("abc"))
     assert encoded["labels"] == encoded["input_ids"]
     assert bytes_tokenizer.decode(encoded["input_ids"]) == "abc<|im_end|>"
     chat = encoder.conversation(Conversation(CHAT))
-    assert bytes_tokenizer.decode(chat["input_ids"]) == "q1n\nn?done<|im_end|>"
+    assert bytes_tokenizer.decode(chat["input_ids"]) == "q1\nn\nn?\ndone<|im_end|>"
     assert trained_text(encoder, chat) == "ndone<|im_end|>"
+
+
+def test_white_space_at_a_messages_end_is_its_separator(bytes_tokenizer: Any) -> None:
+    encoder = Encoder(bytes_tokenizer, PLAIN)
+    for prompt in ("q ->\n\n", "q: ", "q\u3000"):
+        pair = encoder.pair(PreferencePair((user(prompt),), "a", "b"))
+        assert bytes_tokenizer.decode(pair["prompt_ids"]) == prompt
+    chat = encoder.conversation(
+        Conversation((user("q "), assistant("a "), user("r"), assistant("b")))
+    )
+    assert bytes_tokenizer.decode(chat["input_ids"]) == "q a r\nb<|im_end|>"
+    assert trained_text(encoder, chat) == "a b<|im_end|>"
+
+
+def test_text_that_brings_its_own_first_and_last_tokens_does_not_get_them_twice() -> None:
+    tokenizer = llama_like_tokenizer()
+    encoder = Encoder(tokenizer, PLAIN)
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    pair = encoder.pair(PreferencePair((user("<s>[INST] q [/INST] "),), "yes</s>\n", "no"))
+    assert (pair["prompt_ids"].count(bos), pair["prompt_ids"][0]) == (1, bos)
+    assert pair["chosen_ids"].count(eos) == pair["rejected_ids"].count(eos) == 1
+    assert encoder.prompt_ids([user("<s>q")]).count(bos) == 1
+    for record in (PlainText("<s>text</s>"), Conversation((user("<s>q"), assistant("text</s>")))):
+        ids = encoder.conversation(record)["input_ids"]
+        assert (ids.count(bos), ids.count(eos), ids[-1]) == (1, 1, eos)
+
+
+def test_an_end_token_inside_a_reply_does_not_stand_for_its_end() -> None:
+    encoder = Encoder(llama_like_tokenizer(), PLAIN)
+    reply = encoder.pair(PreferencePair((user("q"),), "a</s>b", "c"))["chosen_ids"]
+    assert encoder.tokenizer.decode(reply) == "a</s>b</s>"
 
 
 def test_tokens_that_would_merge_across_the_boundary_are_kept_apart(bytes_tokenizer: Any) -> None:
     joint = bytes_tokenizer("ab")["input_ids"]
     apart = bytes_tokenizer("a")["input_ids"] + bytes_tokenizer("b")["input_ids"]
     assert (len(joint), len(apart)) == (1, 2)
-    encoder = Encoder(bytes_tokenizer, PLAIN)
+    bare = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    encoder = Encoder(bytes_tokenizer, Template(bare, "spec"))
     eos = bytes_tokenizer.eos_token_id
     pair = encoder.pair(PreferencePair((user("a"),), "b", "c"))
     assert pair["prompt_ids"] + pair["chosen_ids"] == [*apart, eos]
@@ -117,9 +162,9 @@ def test_a_sentencepiece_reply_keeps_its_word_boundary_and_bos_opens_once(
     stories_tokenizer: Any,
 ) -> None:
     encoder = Encoder(stories_tokenizer, PLAIN)
-    pair = encoder.pair(PreferencePair((user("Once upon a time"),), " there was", " it is"))
-    assert pair["prompt_ids"] == stories_tokenizer("Once upon a time")["input_ids"]
-    joint = stories_tokenizer("Once upon a time there was")["input_ids"]
+    pair = encoder.pair(PreferencePair((user("Once upon a time\n"),), "There was", "It is"))
+    assert pair["prompt_ids"] == stories_tokenizer("Once upon a time\n")["input_ids"]
+    joint = stories_tokenizer("Once upon a time\nThere was")["input_ids"]
     assert pair["prompt_ids"] + pair["chosen_ids"] == [*joint, stories_tokenizer.eos_token_id]
 
 
@@ -186,8 +231,8 @@ def test_a_tokenizer_without_an_end_token_is_refused() -> None:
 def test_prompts_without_room_for_a_reply_are_named(bytes_tokenizer: Any) -> None:
     encoder = Encoder(bytes_tokenizer, PLAIN)
     prompts = [Prompt((user("x" * length),)) for length in (10, 20, 30)]
-    assert check_room(prompts, encoder, max_new_tokens=12, context_length=32) == [
-        f"prompt 3 ({'x' * 30!r}) must leave room for a reply: 30 tokens + max_new_tokens 12 > "
+    assert check_room(prompts, encoder, max_new_tokens=11, context_length=32) == [
+        f"prompt 3 ({'x' * 30!r}) must leave room for a reply: 31 tokens + max_new_tokens 11 > "
         "context 32; shorten the prompt or lower max_new_tokens"
     ]
 

@@ -12,10 +12,13 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
+from easyds_tune.data.template import Template
 from easyds_tune.deploy.card import render_card
 from easyds_tune.deploy.export import export
 from easyds_tune.spec.model import ModelSpec
 from tests.deploy.tiny import CARD, adapter_checkpoint, causal_base, reward_model
+
+OWN = Template("{{ messages }}", "tokenizer")
 
 
 def code_of(card: str) -> str:
@@ -50,7 +53,7 @@ def test_the_loading_code_of_an_export_runs(tmp_path: Path, kind: Any, merge: bo
 
 def card_text(**changes: Any) -> str:
     base = ModelSpec(model_name_or_path="org/base", revision="v2", **changes)
-    return render_card(CARD, base, "org/base", "causal", "adapter", Path("export"))
+    return render_card(CARD, base, "org/base", "causal", "adapter", Path("export"), template=OWN)
 
 
 def test_metrics_stand_beside_their_intervals_and_bounds() -> None:
@@ -63,18 +66,27 @@ def test_metrics_stand_beside_their_intervals_and_bounds() -> None:
 def test_the_interval_of_an_accuracy_stays_between_0_and_1() -> None:
     card = replace(CARD, metrics={"eval/accuracy": 0.95, "eval/accuracy_stderr": 0.05})
     base = ModelSpec(model_name_or_path="org/base")
-    text = render_card(card, base, "org/base", "reward", "adapter", Path("export"))
+    text = render_card(card, base, "org/base", "reward", "adapter", Path("export"), template=OWN)
     assert "| eval/accuracy | 0.95 | 0.852 to 1 |" in text
 
 
 def test_what_the_finals_measured_takes_the_place_of_the_searchs_number() -> None:
     card = replace(CARD, measured_anew={"eval/reward": (1.1, 0.9, 1.25)})
     base = ModelSpec(model_name_or_path="org/base")
-    text = render_card(card, base, "org/base", "causal", "adapter", Path("export"))
+    text = render_card(card, base, "org/base", "causal", "adapter", Path("export"), template=OWN)
     assert "| eval/reward | 1.1 | 0.9 to 1.25 |  |" in text
     assert "| eval/kl | 0.04 |  | at most 0.1 |" in text
     assert "on prompts that no decision had seen" in text
     assert "no decision" not in card_text()
+
+
+def test_the_card_says_which_chat_template_the_model_was_trained_with() -> None:
+    assert "| Chat template | the tokenizer's own |" in card_text()
+    assert "without a chat template" not in card_text()
+    base, plain = ModelSpec(model_name_or_path="org/base"), Template(None, "none")
+    text = render_card(CARD, base, "org/base", "causal", "full", Path("export"), template=plain)
+    told = "trained without a chat template: plain text with each message on a line of its own."
+    assert told in text
 
 
 def test_the_card_names_sweep_trial_step_data_and_parameters() -> None:

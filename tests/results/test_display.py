@@ -147,6 +147,20 @@ def test_a_note_is_told_once_and_before_the_trials(sweep: Callable[..., Any]) ->
     assert [line.startswith("note") for line in lines].count(True) == 1
 
 
+def test_a_warning_is_told_as_one(sweep: Callable[..., Any]) -> None:
+    builder = sweep()
+    builder.events.append(NoteEvent("warning: data.train: 9 of 10 records are left out"))
+    entries = builder.trial({10: {"eval/reward": 1.0}}).entries()
+    stream = io.StringIO()
+    live = replay(entries[:1])
+    with LiveDisplay(live, stream) as shown:
+        for entry in entries[1:]:
+            live.apply(entry)
+            shown.update(live)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "warning: data.train: 9 of 10 records are left out"
+
+
 def test_a_terminal_is_redrawn_at_most_four_times_a_second(
     demo_sweep: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

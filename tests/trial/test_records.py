@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from easyds_tune.data.records import Prompt
+from easyds_tune.data.records import PreferencePair, Prompt, user
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSpec
 from easyds_tune.spec.finals import FinalsSpec
 from easyds_tune.spec.judge import JudgeSpec
-from easyds_tune.trial.records import read_records
+from easyds_tune.trial.records import margin_notes, read_records
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -62,6 +62,114 @@ def test_held_out_records_of_their_own_leave_the_training_whole(
     held_out = written(tmp_path / "eval.jsonl", rows)
     records = read_records(data(pairs, eval=[{"path": str(held_out)}]), "rm", None)
     assert (len(records.train), len(records.held_out)) == (20, 3)
+
+
+def pair(question: str, **more: Any) -> dict[str, Any]:
+    return {"prompt": question, "chosen": "a", "rejected": "b", **more}
+
+
+def test_data_eval_loses_what_training_asks_and_says_so(pairs: Path, tmp_path: Path) -> None:
+    # Another reply, another spelling of the white space: the question is in the training data.
+    rows = [pair("question 3"), pair(" question  4"), pair("new one"), pair("new two")]
+    spec = data(pairs, eval=[{"path": str(written(tmp_path / "eval.jsonl", rows))}])
+    records = read_records(spec, "rm", None)
+    assert [r.prompt[0]["content"] for r in records.held_out] == ["new one", "new two"]  # type: ignore[union-attr]
+    assert records.notes == ["data.eval: 2 removed, they are in the training data"]
+    assert len(records.train) == 20
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_data_eval_with_almost_nothing_left_is_a_problem(
+    pairs: Path, tmp_path: Path, kept: int
+) -> None:
+    rows = [pair(f"question {n}") for n in range(12)] + [pair("new")] * kept
+    spec = data(pairs, eval=[{"path": str(written(tmp_path / "eval.jsonl", rows))}])
+    with pytest.raises(DataError) as error:
+        read_records(spec, "rm", None)
+    assert error.value.problems == [
+        "data.eval: 12 removed, they are in the training data; at least 2 must be left, got "
+        f"{kept} of {12 + kept}; give others, or leave data.eval out to hold out eval_fraction of "
+        "data.train"
+    ]
+
+
+def test_a_held_out_conversation_is_removed_where_training_answers_its_last_question(
+    tmp_path: Path,
+) -> None:
+    def chat(*turns: str) -> dict[str, Any]:
+        roles = ("user", "assistant")
+        return {"messages": [{"role": roles[n % 2], "content": t} for n, t in enumerate(turns)]}
+
+    train = written(tmp_path / "train.jsonl", [chat("a", "b", "c", "d"), chat("t", "u")])
+    rows = [
+        chat("a", "other"),
+        chat("a", "b", "c", "other"),
+        chat("a", "x", "c", "d"),
+        chat("e", "f"),
+    ]
+    spec = data(train, eval=[{"path": str(written(tmp_path / "eval.jsonl", rows))}])
+    records = read_records(spec, "sft", None)
+    assert [r.messages[-2]["content"] for r in records.held_out] == ["c", "e"]  # type: ignore[union-attr]
+    assert records.notes == ["data.eval: 2 removed, they are in the training data"]
+
+
+def test_a_plain_text_of_the_training_data_is_not_held_out(tmp_path: Path) -> None:
+    texts = [{"text": f"text {n}"} for n in range(6)]
+    train = data(
+        written(tmp_path / "train.jsonl", texts[:3]),
+        eval=[{"path": str(written(tmp_path / "eval.jsonl", texts[2:]))}],
+    )
+    records = read_records(train, "sft", None)
+    assert (len(records.train), len(records.held_out)) == (3, 3)
+    assert records.notes == ["data.eval: 1 removed, they are in the training data"]
+
+
+def test_the_finals_are_judged_on_no_training_record_either(tmp_path: Path) -> None:
+    rows = [pair(f"question {n}") for n in range(100)]
+    train = written(tmp_path / "train.jsonl", rows[:60])
+    spec = data(train, eval=[{"path": str(written(tmp_path / "eval.jsonl", rows[20:]))}])
+    records = read_records(spec, "rm", None, finals(tmp_path), "eval/accuracy")
+    assert (len(records.held_out), len(records.finals_held_out)) == (20, 20)
+    trained = {str(r.prompt) for r in records.train}  # type: ignore[union-attr]
+    assert not trained & {str(r.prompt) for r in records.finals_held_out}  # type: ignore[union-attr]
+
+
+def test_held_out_settings_that_change_nothing_are_named(pairs: Path, tmp_path: Path) -> None:
+    other = written(tmp_path / "eval.jsonl", [pair(f"other {n}") for n in range(3)])
+    both = data(pairs, eval=[{"path": str(other)}], eval_fraction=0.3)
+    assert read_records(both, "rm", None).notes == [
+        "data.eval_fraction: not used, data.eval is given"
+    ]
+    assert read_records(both, "dpo", None).notes == [
+        "data.eval: not read, dpo is measured by the judge alone",
+        "data.eval_fraction: not used, dpo holds nothing out",
+    ]
+
+
+def test_reading_that_leaves_little_is_a_warning_with_the_numbers(tmp_path: Path) -> None:
+    rows = [pair(f"q{n}") for n in range(3)] + [
+        {"prompt": f"p{n}", "chosen": "same", "rejected": "same"} for n in range(9)
+    ]
+    path = written(tmp_path / "pairs.jsonl", rows)
+    records = read_records(data(path), "dpo", None)
+    warning = "warning: data.train: 9 of 12 records (75%) are left out, 3 are left"
+    assert warning in records.notes
+    assert records.mostly_left_out == "9 of 12 records (75%)"
+    limited = DataSpec(train=[{"path": str(path), "limit": 2}])
+    assert read_records(limited, "dpo", None).mostly_left_out is None
+
+
+def test_margins_that_no_loss_reads_are_named_with_their_count() -> None:
+    def notes(algorithm: str, *margins: float | None) -> list[str]:
+        question = (user("q"),)
+        pairs = [PreferencePair(question, "a", "b", margin) for margin in margins]
+        return margin_notes("data.train", pairs, algorithm)
+
+    assert notes("rm", 1.0, 2.0) == notes("dpo", None, None) == []
+    assert notes("dpo", 1.0, 2.0) == ["data.train: margin: 2 values not used by dpo"]
+    assert notes("rm", None, 2.0, None) == [
+        "data.train: margin: missing in 2 pairs, it counts as 0"
+    ]
 
 
 def test_judge_prompts_seen_in_training_are_removed_and_counted(

@@ -157,6 +157,7 @@ def _too_long(spec: SweepSpec) -> list[str]:
     """What the length limit keeps from training and evaluation; it depends on the tokenizer."""
     from easyds_tune.data.template import choose_template
     from easyds_tune.data.tokenise import Encoder
+    from easyds_tune.data.training_sets import fit
     from easyds_tune.models.load import load_tokenizer
     from easyds_tune.trial.records import read_records
     from easyds_tune.trial.workbench import ENCODE
@@ -170,7 +171,7 @@ def _too_long(spec: SweepSpec) -> list[str]:
         f"{part}: {count} {why}"
         for part, kept in parts.items()
         if kept
-        for why, count in encode(kept, encoder, spec.algorithm.max_length).dropped.items()
+        for why, count in fit(encode(kept, encoder).dataset, spec.algorithm).dropped.items()
     ]
 
 
