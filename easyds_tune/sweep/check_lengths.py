@@ -110,13 +110,15 @@ class _Part(NamedTuple):
         ]
 
     def cuts(self, fitted: Fitted, algorithm: AlgorithmSpec) -> list[str]:
-        """Which texts lost their beginning or end."""
+        """Which texts lost their beginning or end; mostly unended replies are a warning."""
         if not fitted.cut:
             return []
-        counts = ", ".join(f"{what} {count}" for what, count in fitted.cut.items())
-        lost = "the end, and have no end token" if "prompt" not in fitted.cut else "the beginning"
+        (first, count), *others = fitted.cut.items()
+        counts = ", ".join([f"{first} cut in {count}", *(f"{what} in {n}" for what, n in others)])
+        lost = "the beginning is lost" if first == "prompt" else "a cut reply has no end token"
+        much = first != "prompt" and 2 * max(fitted.cut.values()) > len(fitted.dataset)
         return [
-            f"{self.name} records: cut: {counts} of {len(self.records)}; they lose {lost} "
+            f"{WARNING if much else ''}{self.name} records: {counts} of {len(self.records)}; {lost} "
             f"(algorithm.truncation: {algorithm.truncation})"  # type: ignore[union-attr]
         ]
 

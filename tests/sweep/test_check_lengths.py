@@ -85,7 +85,7 @@ def test_the_remedy_for_too_few_records_works() -> None:
     assert found == (
         [],
         [
-            "training records: cut: prompt 10 of 13; they lose the beginning "
+            "training records: prompt cut in 10 of 13; the beginning is lost "
             "(algorithm.truncation: keep_end)"
         ],
         13,
@@ -95,21 +95,29 @@ def test_the_remedy_for_too_few_records_works() -> None:
 def test_cut_replies_are_counted_for_each_side() -> None:
     records: list[Record] = [
         PreferencePair((user("xxxx"),), "y" * chosen, "z" * rejected)
-        for chosen, rejected in ((1, 2), (20, 1), (1, 20), (20, 30))
+        for chosen, rejected in ((1, 2), (20, 1), (1, 20), (20, 30), (2, 1), (1, 40))
     ]
     found = checked(spec("dpo", truncation="keep_start"), records)
     assert found.notes == [
-        "training records: cut: chosen 2, rejected 2, only one side 2 of 4; they lose the end, and "
-        "have no end token (algorithm.truncation: keep_start)"
+        "training records: chosen cut in 2, rejected in 3, only one side in 3 of 6; a cut reply has "
+        "no end token (algorithm.truncation: keep_start)"
     ]
     chats: list[Record] = [
         Conversation((user("xxxx"), assistant("y" * length))) for length in (1, 2, 3, 20)
     ]
     found = checked(spec("sft", truncation="keep_start"), chats)
     assert found.notes == [
-        "training records: cut: reply 1 of 4; they lose the end, and have no end token "
+        "training records: reply cut in 1 of 4; a cut reply has no end token "
         "(algorithm.truncation: keep_start)"
     ]
+
+
+def test_replies_that_mostly_lose_their_end_are_a_warning() -> None:
+    chats: list[Record] = [
+        Conversation((user("xxxx"), assistant("y" * length))) for length in (1, 20, 30)
+    ]
+    [note] = checked(spec("sft", truncation="keep_start"), chats).notes
+    assert note.startswith("warning: training records: reply cut in 2 of 3; a cut reply has no end")
 
 
 def test_limits_that_a_search_may_set_are_tried_too() -> None:
