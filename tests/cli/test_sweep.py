@@ -382,5 +382,6 @@ def test_a_hub_name_that_cannot_be_had_is_refused(workspace: Path) -> None:
         command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "error: model.model_name_or_path: nobody/nothing: the model does not load" in done.stderr
+    assert "model.model_name_or_path: nobody/nothing: there is no such folder here" in done.stderr
+    assert "not in the hub's cache, and HF_HUB_OFFLINE is set; correct it" in done.stderr
     assert not (workspace / "results").exists()
