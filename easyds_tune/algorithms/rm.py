@@ -29,7 +29,9 @@ def train(
     resume_from: Path | None = None,
     stop_asked: StopAsked = never,
 ) -> Iterator[Row]:
-    """Train on `inputs.train` with columns chosen_ids and rejected_ids.
+    """Train on `inputs.train` with columns chosen_ids, rejected_ids and, where known, margin.
+
+    TRL's loss is -log sigmoid(chosen - rejected - margin); held-out metrics leave the margin out.
 
     Reports `eval/accuracy` with its standard error, `eval/loss` and `eval/margin`.
     """

@@ -117,8 +117,9 @@ class _Part(NamedTuple):
         counts = ", ".join([f"{first} cut in {count}", *(f"{what} in {n}" for what, n in others)])
         lost = "the beginning is lost" if first == "prompt" else "a cut reply has no end token"
         much = first != "prompt" and 2 * max(fitted.cut.values()) > len(fitted.dataset)
+        warning = WARNING if much else ""
         return [
-            f"{WARNING if much else ''}{self.name} records: {counts} of {len(self.records)}; {lost} "
+            f"{warning}{self.name} records: {counts} of {len(self.records)}; {lost} "
             f"(algorithm.truncation: {algorithm.truncation})"  # type: ignore[union-attr]
         ]
 

@@ -99,8 +99,8 @@ def test_cut_replies_are_counted_for_each_side() -> None:
     ]
     found = checked(spec("dpo", truncation="keep_start"), records)
     assert found.notes == [
-        "training records: chosen cut in 2, rejected in 3, only one side in 3 of 6; a cut reply has "
-        "no end token (algorithm.truncation: keep_start)"
+        "training records: chosen cut in 2, rejected in 3, only one side in 3 of 6; a cut reply "
+        "has no end token (algorithm.truncation: keep_start)"
     ]
     chats: list[Record] = [
         Conversation((user("xxxx"), assistant("y" * length))) for length in (1, 2, 3, 20)
