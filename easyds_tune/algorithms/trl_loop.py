@@ -40,10 +40,21 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
 class TokenisedData:
-    """Mixin before a TRL trainer: its data is tokenised already, once for all trials."""
+    """Mixin before a TRL trainer: its data is tokenised already, once for all trials.
+
+    Its schedules work on any optimizer of DeepSpeed's.
+    """
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Some schedules read the peak rate in `defaults`, which ZeRO's optimizers do not have."""
+        engine_optimizer = getattr(self.optimizer, "optimizer", None)  # type: ignore[attr-defined]
+        inner = getattr(engine_optimizer, "optimizer", None)
+        if inner is not None and not hasattr(engine_optimizer, "defaults"):
+            engine_optimizer.defaults = inner.defaults
+        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
 
 
 class PairsCountAlike(TokenisedData):
