@@ -115,7 +115,8 @@ def _adapter_shape_problems(
     """An adapter whose tensors have other sizes than on its base; what is missing, loading says."""
     adapter = PeftConfig.from_pretrained(expand_home(name))
     try:
-        model = get_peft_model(_skeleton(config), adapter)
+        with torch.random.fork_rng(devices=[]):  # PEFT draws weights
+            model = get_peft_model(_skeleton(config), adapter)
     except ValueError as error:
         return [f"{name}: the adapter does not fit its base {base}: {_first_line(error)}"]
     wanted = get_peft_model_state_dict(model, save_embedding_layers=False)

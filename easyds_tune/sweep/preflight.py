@@ -29,6 +29,12 @@ from easyds_tune.spec.judge import RewardModelRewardSpec
 from easyds_tune.spec.notes import decision_notes
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.sweep.check_model import (
+    attention_problems,
+    base_problems,
+    embedding_target_problems,
+    vocabulary_problems,
+)
 from easyds_tune.sweep.check_training import dtype_problems, schedule_problems
 from easyds_tune.sweep.folder import never_began
 from easyds_tune.sweep.lock import holder
@@ -188,7 +194,10 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     problems = file_problems(start.base.model_name_or_path)
     if problems:
         return _ModelCheck(problems)
-    architecture = (load_skeleton(start.base, kind).config.architectures or [""])[0]
+    whole = load_skeleton(start.base, kind)
+    problems += base_problems(start.base, whole)
+    problems += attention_problems(spec, start.base, kind)
+    architecture = (whole.config.architectures or [""])[0]
     if kind == "causal" and architecture.endswith(CLASSIFIER):
         problems.append(
             f"{start.base.model_name_or_path}: must be a language model, and it is a "
@@ -207,11 +216,13 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
             with_policy_adapter(skeleton, changed, start.adapter)
         elif not found:
             trainable_parameters(changed, kind, skeleton)
+        problems += embedding_target_problems(skeleton, spec.algorithm.type)
     if records is None:
         return _ModelCheck(problems)
     tokenizer = load_start_tokenizer(start)
     encoder = Encoder(tokenizer, choose_template(tokenizer, spec.data.chat_template))
-    limit = context_length(load_skeleton(start.base, kind))
+    problems += vocabulary_problems(spec, records, encoder, whole)
+    limit = context_length(whole)
     if spec.judge is not None and limit is not None:
         room = check_room(records.prompts, encoder, spec.judge.max_new_tokens, limit)
         problems += [f"judge.prompts: {problem}" for problem in room]
