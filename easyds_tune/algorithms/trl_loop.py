@@ -29,7 +29,12 @@ from easyds_tune.algorithms.row import ModelContext, Row, TrialInputs
 from easyds_tune.algorithms.stopping import StopAsked, Stopped, never, stoppable
 from easyds_tune.algorithms.trl_state import Kept, restore, save
 from easyds_tune.drafts import draft_folder
-from easyds_tune.models.deepspeed import end_of_engine, release, tell_gradient_norm
+from easyds_tune.models.deepspeed import (
+    end_of_engine,
+    engine_config,
+    release,
+    tell_gradient_norm,
+)
 from easyds_tune.models.generate import without_adapter
 from easyds_tune.models.load import ModelKind
 from easyds_tune.models.lora import give_back, lora_config
@@ -133,7 +138,7 @@ def training_arguments(spec: TrialSpec, inputs: TrialInputs, folder: Path) -> di
         "per_device_train_batch_size": training.per_device_train_batch_size,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "gradient_checkpointing": training.gradient_checkpointing,
-        "deepspeed": deepspeed_config(spec.deepspeed),
+        "deepspeed": engine_config(spec.deepspeed, training, inputs.base),
         "seed": spec.seed,
         "use_cpu": on_cpu,
         "bf16": inputs.base.dtype == torch.bfloat16,
