@@ -29,6 +29,8 @@ from easyds_tune.spec.judge import RewardModelRewardSpec
 from easyds_tune.spec.notes import decision_notes
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.sweep.check_arguments import argument_problems
+from easyds_tune.sweep.check_deepspeed import deepspeed_problems
 from easyds_tune.sweep.check_model import (
     attention_problems,
     base_problems,
@@ -48,7 +50,7 @@ from easyds_tune.trial.workbench import ENCODE, FIT
 
 CLASSIFIER = "ForSequenceClassification"
 """How Transformers' class names of reward models end."""
-SECTIONS = tuple(f"{name}." for name in written_fields(SweepSpec))
+SECTIONS = tuple(f"{name}{mark}" for name in written_fields(SweepSpec) for mark in ".:")
 """What a problem opens with that says itself where in the spec it is."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
                    "vocab.txt", "spiece.model", "sentencepiece.bpe.model")  # fmt: skip
@@ -197,6 +199,7 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     whole = load_skeleton(start.base, kind)
     problems += base_problems(start.base, whole)
     problems += attention_problems(spec, start.base, kind)
+    problems += deepspeed_problems(spec, whole)
     architecture = (whole.config.architectures or [""])[0]
     if kind == "causal" and architecture.endswith(CLASSIFIER):
         problems.append(
@@ -217,9 +220,11 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
         elif not found:
             trainable_parameters(changed, kind, skeleton)
         problems += embedding_target_problems(skeleton, spec.algorithm.type)
+    tokenizer = load_start_tokenizer(start)
+    if not problems:  # they would fail of the same causes
+        problems += argument_problems(spec, start.base, kind, tokenizer)
     if records is None:
         return _ModelCheck(problems)
-    tokenizer = load_start_tokenizer(start)
     encoder = Encoder(tokenizer, choose_template(tokenizer, spec.data.chat_template))
     problems += vocabulary_problems(spec, records, encoder, whole)
     limit = context_length(whole)

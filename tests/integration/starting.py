@@ -59,8 +59,9 @@ def outcome(kind: str, **changes: Any) -> tuple[str, str]:
         folder = Path(scratch) / "trial"
         try:
             spec = start_spec(kind, **changes)
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(
-                io.StringIO()
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
             ):
                 code = train_single(spec, {}, folder)
         except ProblemsError as error:
