@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from easyds_tune.spec.training import TrainingSpec
 
 PRESETS = ("zero0", "zero1", "zero2", "zero3")
 BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
-SIZED = {
+SIZED: dict[str, Callable[[int], int]] = {
     "reduce_bucket_size": lambda width: width * width,
     "stage3_prefetch_bucket_size": lambda width: int(0.9 * width * width),
     "stage3_param_persistence_threshold": lambda width: 10 * width,
@@ -156,7 +157,7 @@ def _offload_problems(config: dict[str, Any]) -> list[str]:
     """Offloading that the stage does not have: DeepSpeed would ignore it."""
     zero = config.get("zero_optimization", {})
     stage = zero.get("stage", 0) if isinstance(zero, dict) else None
-    if stage not in range(4):
+    if not isinstance(stage, int):
         return []
     least = {"offload_optimizer": 1, "offload_param": 3}
     return [
@@ -201,7 +202,7 @@ def filled_config(
     zero = filled.setdefault("zero_optimization", {})
     for name, value in zero.items():
         if value == "auto":
-            zero[name] = True if name == GATHER else SIZED[name](hidden_size)
+            zero[name] = True if name == GATHER else SIZED[name](hidden_size or 0)
     filled["zero_allow_untested_optimizer"] = True  # as Accelerate sets it
     return filled
 

@@ -22,7 +22,12 @@ from easyds_tune.spec.deepspeed import (
     optimizer_on_cpu,
 )
 from easyds_tune.spec.messages import shown
+from easyds_tune.spec.resources import gpus_of
 from easyds_tune.spec.sweep import SweepSpec
+
+NEED_A_GPU = ("zero_quantized_weights", "zero_quantized_gradients",
+              "zero_quantized_nontrainable_weights")  # fmt: skip
+"""Switches of zero_optimization whose kernels are for GPUs."""
 
 
 def deepspeed_problems(spec: SweepSpec, skeleton: PreTrainedModel) -> list[str]:
@@ -46,7 +51,19 @@ def deepspeed_problems(spec: SweepSpec, skeleton: PreTrainedModel) -> list[str]:
             if zero.get(name) == "auto"
         ]
     filled = filled_config(config, spec.training, width, "float32")
-    return [*_config_problems(filled), *_op_problems(config, zero)]
+    switched_on = [] if gpus_of(spec.resources) else [n for n in NEED_A_GPU if zero.get(n)]
+    problems = [
+        str(
+            Problem(
+                f"deepspeed.zero_optimization.{name}",
+                "must be off where no GPU is used",
+                shown(zero[name]),
+                "remove it",
+            )
+        )
+        for name in switched_on
+    ]
+    return [*problems, *_config_problems(filled), *_op_problems(config, zero)]
 
 
 def _config_problems(filled: dict[str, Any]) -> list[str]:

@@ -139,7 +139,7 @@ def test_an_engine_takes_its_numbers_from_the_training_settings() -> None:
 
 def test_a_config_of_the_users_own_keeps_what_it_says() -> None:
     config = {
-        "zero_optimization": {"stage": 2, "reduce_bucket_size": 1000, "overlap_comm": "auto"},
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": 1000},
         "gradient_clipping": 0.25,
     }
     with running(nn.Linear(2, 1), config) as engine:

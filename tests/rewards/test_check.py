@@ -153,7 +153,7 @@ def test_a_tokenizer_with_a_token_that_has_no_embedding_is_refused(whole: Path) 
     tokenizer.add_special_tokens({"pad_token": "[PADDING]"})
     tokenizer.save_pretrained(whole)
     (problem,) = check_reward_model(spec(whole))
-    assert "there are 259, got the tokenizer's pad_token '[PADDING]' with id 259; " in problem
+    assert "there are 259, got the tokenizer's pad_token '[PADDING]' with id 2" in problem
 
 
 def test_a_quantised_reward_model_is_refused(whole: Path) -> None:

@@ -24,6 +24,11 @@ def test_a_setting_that_zero_does_not_have_is_refused() -> None:
     assert problem.startswith("deepspeed.zero_optimization.overlap_com: must be what DeepSpeed ")
 
 
+def test_kernels_for_gpus_are_refused_where_none_is_used() -> None:
+    [problem] = problems({"stage": 3, "zero_quantized_weights": True})
+    assert problem.startswith("deepspeed.zero_optimization.zero_quantized_weights: must be off ")
+
+
 def test_what_deepspeed_takes_is_taken() -> None:
     assert problems({"stage": 3, "reduce_bucket_size": "auto", "overlap_comm": True}) == []
     assert problems(OFFLOAD) == []
