@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import is_liger_kernel_available, is_torch_tf32_available
+from transformers.utils.import_utils import is_liger_kernel_available, is_torch_tf32_available
 
 from easyds_tune.errors import Problem
 from easyds_tune.models.deepspeed import end_of_engine

@@ -127,5 +127,5 @@ def _can_build(op: Any) -> bool:
 
     if installed_ops.get(op.NAME):
         return True
-    has_compiler = is_ninja_available() and shutil.which(get_cxx_compiler()) is not None
+    has_compiler = is_ninja_available() and shutil.which(get_cxx_compiler()) is not None  # type: ignore[no-untyped-call]
     return has_compiler and bool(op.is_compatible(verbose=False))

@@ -65,7 +65,8 @@ def embedding_target_problems(skeleton: PreTrainedModel, algorithm: str) -> list
     skeleton: with its adapters on. TRL's losses of sft and dpo read the head's own weight. A head
     that is tied to the embedding is one tensor: merged, an adapter on one would change both.
     """
-    head, table = skeleton.get_output_embeddings(), skeleton.get_input_embeddings()
+    head = skeleton.get_output_embeddings()  # type: ignore[no-untyped-call]
+    table = skeleton.get_input_embeddings()
     if head is None:
         return []
     is_tied = bool(skeleton.config.get_text_config().tie_word_embeddings)
