@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One broken rule, as text in the order: where, the rule, what was found, the remedy."""
+
+    path: str
+    """Where in the spec, such as `model.dtype`, or the name of a model."""
+    rule: str
+    """What must hold; begins with `must`."""
+    got: str
+    """What was found instead."""
+    remedy: str
+    """What to write or do instead."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.rule}, got {self.got}; {self.remedy}"
+
 
 class EasyDSError(Exception):
     """Root of every error this package raises on purpose."""

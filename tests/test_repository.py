@@ -139,11 +139,14 @@ def test_no_passed_on_argument_is_one_that_our_own_code_passes(
 ) -> None:
     """A name given twice is a TypeError in every trial, or one of the two silently loses."""
     algorithm = importlib.import_module(f"easyds_tune.algorithms.{kind}")
+    from transformers import PretrainedConfig
+
     from easyds_tune.algorithms.row import TrialInputs
     from easyds_tune.algorithms.trl_loop import training_arguments
 
     class Base(torch.nn.Linear):
-        dtype = torch.float32  # all of a base that the arguments depend on
+        dtype = torch.float32  # these two are all of a base that the arguments depend on
+        config = PretrainedConfig()
 
     base: Any = Base(1, 1)
     nothing: Any = None

@@ -50,7 +50,13 @@ from easyds_tune.algorithms.row import ModelContext, Row, TrialInputs
 from easyds_tune.algorithms.stopping import StopAsked, Stopped, never, stoppable
 from easyds_tune.errors import CheckpointError, DivergedError
 from easyds_tune.models.actor import Actor, without_dropout
-from easyds_tune.models.deepspeed import end_of_engine, gathered, release, start_engine
+from easyds_tune.models.deepspeed import (
+    end_of_engine,
+    gathered,
+    hidden_size_of,
+    release,
+    start_engine,
+)
 from easyds_tune.models.lora import give_back
 from easyds_tune.models.replies import reply_batch
 from easyds_tune.models.stack import reference_of, save_adapter, with_policy_adapter
@@ -162,7 +168,8 @@ def train(
     engine = None
     with end_of_engine():
         try:
-            engine = start_engine(actor, deepspeed_config(spec.deepspeed), spec.training)
+            config, width = deepspeed_config(spec.deepspeed), hidden_size_of(inputs.base.config)
+            engine = start_engine(actor, config, spec.training, width)
             arguments = spec.training.training_arguments.get("gradient_checkpointing_kwargs") or {}
             without_dropout(actor, arguments if spec.training.gradient_checkpointing else None)
             yield from _steps(

@@ -29,7 +29,12 @@ from easyds_tune.algorithms.row import ModelContext, Row, TrialInputs
 from easyds_tune.algorithms.stopping import StopAsked, Stopped, never, stoppable
 from easyds_tune.algorithms.trl_state import Kept, restore, save
 from easyds_tune.drafts import draft_folder
-from easyds_tune.models.deepspeed import end_of_engine, release, tell_gradient_norm
+from easyds_tune.models.deepspeed import (
+    end_of_engine,
+    engine_config,
+    release,
+    tell_gradient_norm,
+)
 from easyds_tune.models.generate import without_adapter
 from easyds_tune.models.load import ModelKind
 from easyds_tune.models.lora import give_back, lora_config
@@ -40,10 +45,21 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
 class TokenisedData:
-    """Mixin before a TRL trainer: its data is tokenised already, once for all trials."""
+    """Mixin before a TRL trainer: its data is tokenised already, once for all trials.
+
+    Its schedules work on any optimizer of DeepSpeed's.
+    """
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Some schedules read the peak rate in `defaults`, which ZeRO's optimizers do not have."""
+        engine_optimizer = getattr(self.optimizer, "optimizer", None)  # type: ignore[attr-defined]
+        inner = getattr(engine_optimizer, "optimizer", None)
+        if inner is not None and not hasattr(engine_optimizer, "defaults"):
+            engine_optimizer.defaults = inner.defaults
+        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
 
 
 class PairsCountAlike(TokenisedData):
@@ -123,7 +139,7 @@ def training_arguments(spec: TrialSpec, inputs: TrialInputs, folder: Path) -> di
         "per_device_train_batch_size": training.per_device_train_batch_size,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "gradient_checkpointing": training.gradient_checkpointing,
-        "deepspeed": deepspeed_config(spec.deepspeed),
+        "deepspeed": engine_config(spec.deepspeed, training, inputs.base),
         "seed": spec.seed,
         "use_cpu": on_cpu,
         "bf16": inputs.base.dtype == torch.bfloat16,

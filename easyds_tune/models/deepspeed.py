@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.deepspeed import map_pytorch_optim_to_deepspeed
 from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
 
+from easyds_tune.spec.deepspeed import deepspeed_config, filled_config, optimizer_on_cpu
 from easyds_tune.spec.training import TrainingSpec
 
 
@@ -43,28 +46,20 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_engine(module: nn.Module, config: dict[str, Any], training: TrainingSpec) -> Any:
+def start_engine(
+    module: nn.Module,
+    config: dict[str, Any],
+    training: TrainingSpec,
+    hidden_size: int | None = None,
+) -> Any:
     """A DeepSpeed engine over `module` with AdamW on its trainable weights.
 
-    config: of `deepspeed_config`; its `auto` values are filled in from the training settings, and
-    what is still `auto` is left to DeepSpeed.
+    config: of `deepspeed_config`; hidden_size: as for `filled_config`. An offloaded optimizer is
+    DeepSpeed's own, as Accelerate does it.
     """
     import deepspeed
 
-    dtype = next(module.parameters()).dtype
-    values = {
-        "train_micro_batch_size_per_gpu": training.per_device_train_batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "train_batch_size": training.effective_batch,
-        "gradient_clipping": training.max_grad_norm,
-    }
-    filled = {
-        key: values.get(key) if value == "auto" else _without_auto(value)
-        for key, value in config.items()
-    }
-    filled = {key: value for key, value in (values | filled).items() if value is not None}
-    for name, wanted in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
-        filled[name] = {**filled.get(name, {}), "enabled": dtype == wanted}
+    filled = filled_config(config, training, hidden_size, _type_name(module))
     # Norms and biases are not decayed, as in Transformers' Trainer.
     trained = [weight for weight in module.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -77,15 +72,30 @@ def start_engine(module: nn.Module, config: dict[str, Any], training: TrainingSp
         eps=training.training_arguments.get("adam_epsilon", 1e-8),
         weight_decay=training.weight_decay,
     )
+    if optimizer_on_cpu(filled):
+        optimizer = map_pytorch_optim_to_deepspeed(optimizer)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=filled)
     tell_gradient_norm(engine)
     return engine
 
 
-def _without_auto(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {key: _without_auto(inner) for key, inner in value.items() if inner != "auto"}
+def engine_config(
+    setting: str | dict[str, Any], training: TrainingSpec, base: PreTrainedModel
+) -> dict[str, Any]:
+    """The spec's `deepspeed:` as DeepSpeed takes it, for training `base`."""
+    return filled_config(
+        deepspeed_config(setting), training, hidden_size_of(base.config), _type_name(base)
+    )
+
+
+def _type_name(module: nn.Module) -> str:
+    """The type of a module's weights as a spec writes it, such as bfloat16."""
+    return str(next(module.parameters()).dtype).removeprefix("torch.")
+
+
+def hidden_size_of(config: PretrainedConfig) -> int | None:
+    """Numbers in a hidden state; None where the configuration does not say."""
+    return getattr(config.get_text_config(), "hidden_size", None)
 
 
 @contextmanager

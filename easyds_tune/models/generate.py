@@ -256,17 +256,23 @@ def _settings(
 
 @contextmanager
 def _own_settings(model: PreTrainedModel) -> Iterator[None]:
-    """Hides the model's generation settings inside.
+    """Hides the model's generation settings and its router logits inside.
 
-    What a call leaves open is filled in from them: a repetition penalty there would change the
-    policy that is judged.
+    What a call leaves open is filled in from the settings: a repetition penalty there would change
+    the policy that is judged. TRL switches a mixture of experts' router logits on for training;
+    with them a cached step computes a load-balancing loss, whose mask does not fit.
     """
-    settings = model.generation_config
+    settings, config = model.generation_config, model.config.get_text_config()
+    routers = getattr(config, "output_router_logits", None)
     model.generation_config = GenerationConfig()
+    if routers:
+        config.output_router_logits = False
     try:
         yield
     finally:
         model.generation_config = settings
+        if routers:
+            config.output_router_logits = routers
 
 
 def _until_end(row: list[int], eos_token_ids: Sequence[int]) -> list[int]:

@@ -96,10 +96,13 @@ def load_with_fresh(
     return model.to(device).eval(), fresh
 
 
-def load_skeleton(spec: ModelSpec, kind: ModelKind) -> PreTrainedModel:
+def load_skeleton(
+    spec: ModelSpec, kind: ModelKind, attention: str | None = None
+) -> PreTrainedModel:
     """The model's modules without their weights (meta device), to check names and sizes.
 
-    Raises ModelError where the configuration does not load.
+    attention: as `ModelSpec.attn_implementation`. Raises ModelError where the configuration does
+    not load, or the model cannot have this attention.
     """
     auto = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
     try:
@@ -110,7 +113,11 @@ def load_skeleton(spec: ModelSpec, kind: ModelKind) -> PreTrainedModel:
             **({"num_labels": 1} if kind == "reward" else {}),
         )
         with torch.device("meta"):
-            return auto.from_config(config, trust_remote_code=spec.trust_remote_code)
+            return auto.from_config(
+                config,
+                trust_remote_code=spec.trust_remote_code,
+                attn_implementation=attention,
+            )
     except Exception as error:
         raise ModelError(
             [f"{spec.model_name_or_path}: the model does not load: {why_not(error)}"]
@@ -118,8 +125,22 @@ def load_skeleton(spec: ModelSpec, kind: ModelKind) -> PreTrainedModel:
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Positions the model was made for; None where its configuration does not say."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    """Tokens the model has positions for; None where its configuration does not say.
+
+    RoBERTa and its kin number positions from their padding index + 1, so they take that many
+    tokens fewer than they have positions.
+    """
+    config = model.config.get_text_config()
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        positions = getattr(config, "max_seq_len", None)
+    if positions is None:
+        return None
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if padding is not None and name.rpartition(".")[2] == "position_embeddings":
+            return positions - padding - 1
+    return positions
 
 
 def why_not(error: Exception) -> str:

@@ -10,18 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
+from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
-from easyds_tune.errors import ModelError
-from easyds_tune.models.load import expand_home, why_not
+from easyds_tune.data.records import user
+from easyds_tune.data.template import choose_template
+from easyds_tune.data.tokenise import Encoder
+from easyds_tune.errors import ModelError, Problem
+from easyds_tune.models.check import (
+    Shape,
+    embedding_rows,
+    quantised_problems,
+    shape_problems,
+    stored_shapes,
+    token_problems,
+)
+from easyds_tune.models.load import expand_home, load_tokenizer, why_not
 from easyds_tune.spec.check_model import classifier_problems
 from easyds_tune.spec.judge import RewardModelRewardSpec
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
-
-Shape = tuple[int, ...]
 
 
 def check_reward_model(spec: RewardModelRewardSpec) -> list[str]:
@@ -45,13 +59,18 @@ def check_reward_model(spec: RewardModelRewardSpec) -> list[str]:
     architecture = (config.architectures or [""])[0]
     if problems := classifier_problems(name, architecture, config.num_labels):
         return problems
-    stored = _stored_shapes(sorted(Path(folder).glob("*.safetensors")))
-    if stored and not stored.keys() & _head_shapes(config, spec.trust_remote_code).keys():
+    stored = stored_shapes(sorted(Path(folder).glob("*.safetensors")))
+    classifier = _skeleton(config, spec.trust_remote_code)
+    if stored and not stored.keys() & _head_shapes(classifier).keys():
         return [
             f"{name}: a reward model's weights must hold its head, and there is none; train it "
             "with the rm algorithm, whose exports hold it"
         ]
-    return []
+    return [
+        *quantised_problems(name, name, config),
+        *shape_problems(name, name, classifier, stored),
+        *_token_problems(name, name, classifier, spec.trust_remote_code),
+    ]
 
 
 def check_adapter(name: str, *, trust_remote_code: bool) -> list[str]:
@@ -81,8 +100,59 @@ def check_adapter(name: str, *, trust_remote_code: bool) -> list[str]:
         ]
     if not (folder / ADAPTER_WEIGHTS).is_file():
         return [f"{name}: has no weights, no {ADAPTER_WEIGHTS}; export the reward model again"]
-    stored = _stored_shapes([folder / ADAPTER_WEIGHTS])
-    return _head_problems(name, config, stored, trust_remote_code)
+    if quantised := quantised_problems(name, base, config):
+        return quantised
+    stored = stored_shapes([folder / ADAPTER_WEIGHTS])
+    if problems := _head_problems(name, config, stored, trust_remote_code):
+        return problems
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    return [
+        *_adapter_shape_problems(name, base, config, stored, trust_remote_code),
+        *_token_problems(
+            name,
+            name if has_tokenizer else base,
+            _skeleton(config, trust_remote_code),
+            trust_remote_code,
+        ),
+    ]
+
+
+def _adapter_shape_problems(
+    name: str,
+    base: str,
+    config: PretrainedConfig,
+    stored: dict[str, Shape],
+    trust_remote_code: bool,
+) -> list[str]:
+    """An adapter whose tensors have other sizes than on its base; what is missing, loading says."""
+    adapter = PeftConfig.from_pretrained(expand_home(name))
+    try:
+        with torch.random.fork_rng(devices=[]):  # PEFT draws weights
+            model = get_peft_model(_skeleton(config, trust_remote_code), adapter)
+    except ValueError as error:
+        return [f"{name}: the adapter does not fit its base {base}: {why_not(error)}"]
+    wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+    for tensor, value in wanted.items():
+        needed, found = tuple(value.shape), stored.get(tensor)
+        if found is not None and found != needed:
+            problem = Problem(
+                name,
+                f"must fit its base {base}, {tensor} of {list(needed)}",
+                str(list(found)),
+                "correct base_model_name_or_path in adapter_config.json",
+            )
+            return [str(problem)]
+    return []
+
+
+def _token_problems(
+    name: str, tokenizer_name: str, classifier: PreTrainedModel, trust_remote_code: bool
+) -> list[str]:
+    """Special tokens, and those of the chat template, that the embedding has no row for."""
+    tokenizer = load_tokenizer(tokenizer_name, trust_remote_code=trust_remote_code)
+    encoder = Encoder(tokenizer, choose_template(tokenizer, None))
+    rows = embedding_rows(classifier)
+    return token_problems(name, tokenizer, rows, encoder.prompts([[user("?")]]))
 
 
 def _head_problems(
@@ -93,7 +163,7 @@ def _head_problems(
     base_has_head = architecture.endswith("ForSequenceClassification")
     config.num_labels = 1
     problems = []
-    for tensor, shape in _head_shapes(config, trust_remote_code).items():
+    for tensor, shape in _head_shapes(_skeleton(config, trust_remote_code)).items():
         found = stored.get(PEFT_PREFIX + tensor)
         if found is None and not base_has_head:
             problems.append(
@@ -108,17 +178,21 @@ def _head_problems(
     return problems[:1]
 
 
-def _head_shapes(config: PretrainedConfig, trust_remote_code: bool) -> dict[str, Shape]:
-    """Shapes of a classifier's weights outside its trunk, by name."""
+def _skeleton(config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
+    """A classifier's modules without their weights."""
     try:
         with torch.device("meta"):
-            classifier = AutoModelForSequenceClassification.from_config(
+            return AutoModelForSequenceClassification.from_config(
                 config, trust_remote_code=trust_remote_code
             )
     except Exception as error:  # whatever the class, or code that the model brings along, raises
         raise ModelError(
             [f"{config.name_or_path}: the reward model does not load: {why_not(error)}"]
         ) from error
+
+
+def _head_shapes(classifier: PreTrainedModel) -> dict[str, Shape]:
+    """Shapes of a classifier's weights outside its trunk, by name."""
     trunk = f"{classifier.base_model_prefix}."
     return {
         name: tuple(weight.shape)
@@ -136,15 +210,3 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelError([f"{file}: is not a valid adapter configuration"])
     return config
-
-
-def _stored_shapes(files: list[Path]) -> dict[str, Shape]:
-    """Shape of each tensor in the files, by name."""
-    shapes: dict[str, Shape] = {}
-    for path in files:
-        try:
-            with safe_open(path, "pt") as file:
-                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ModelError([f"{path}: is not whole ({error}); fetch it again"]) from error
-    return shapes

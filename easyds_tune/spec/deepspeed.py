@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from easyds_tune.errors import SpecError
-from easyds_tune.spec.messages import shown
+from easyds_tune.spec.messages import did_you_mean, shown
+from easyds_tune.spec.training import TrainingSpec
 
 PRESETS = ("zero0", "zero1", "zero2", "zero3")
+BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+SIZED: dict[str, Callable[[int], int]] = {
+    "reduce_bucket_size": lambda width: width * width,
+    "stage3_prefetch_bucket_size": lambda width: int(0.9 * width * width),
+    "stage3_param_persistence_threshold": lambda width: 10 * width,
+}
+"""Numbers of zero_optimization that follow the model's hidden size, as in Transformers' Trainer."""
+GATHER = "stage3_gather_16bit_weights_on_model_save"
+AUTO = {
+    *BATCH, "gradient_clipping", "bf16.enabled", "fp16.enabled", f"zero_optimization.{GATHER}",
+    *(f"zero_optimization.{name}" for name in SIZED),
+}  # fmt: skip
+"""Where a config may say `auto`."""
+TAKEN = {
+    *BATCH, "gradient_clipping", "bf16", "fp16", "data_types", "zero_optimization",
+    "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "communication_data_type",
+    "prescale_gradients", "gradient_predivide_factor", "sparse_gradients", "disable_allgather",
+    "aio", "steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state",
+    "comms_logger", "flops_profiler",
+}  # fmt: skip
+"""Sections that are passed on to DeepSpeed."""
+NOT_TAKEN = {
+    "optimizer": "training.learning_rate, weight_decay, adam_beta1 and adam_beta2 set it",
+    "scheduler": "training.lr_scheduler_type and warmup_steps set it",
+    "activation_checkpointing": "training.gradient_checkpointing sets it",
+    "amp": "model.dtype sets the precision",
+    "bfloat16": "bf16 is its name",
+    **dict.fromkeys(
+        ("tensorboard", "wandb", "csv_monitor", "comet", "monitor_config"),
+        "the sweep logs to its journal and TensorBoard",
+    ),
+    **dict.fromkeys(("checkpoint", "nebula"), "the sweep keeps checkpoints itself"),
+    **dict.fromkeys(("elasticity", "autotuning"), "the batch is the spec's"),
+    **dict.fromkeys(("curriculum_learning", "data_efficiency"), "the data is the spec's"),
+    **dict.fromkeys(
+        ("compression_training", "hybrid_engine", "sparse_attention", "pipeline",
+         "tensor_parallel", "inference", "torch_autocast"),
+        "trials do not use it",
+    ),
+}  # fmt: skip
+"""Sections that would overrule the spec, or that nothing here reads, and why."""
 
 
 def preset(stage: int) -> dict[str, Any]:
@@ -37,7 +81,12 @@ def deepspeed_config(setting: str | dict[str, Any]) -> dict[str, Any]:
     if isinstance(setting, str) and setting in PRESETS:
         return preset(int(setting[-1]))
     config = setting if isinstance(setting, dict) else _read_config(setting)
-    problems = [*_stage_problems(config), *_section_problems(config)]
+    problems = [
+        *_stage_problems(config),
+        *_section_problems(config),
+        *_auto_problems(config),
+        *_offload_problems(config),
+    ]
     if problems:
         raise SpecError(problems)
     return config
@@ -71,16 +120,91 @@ def _stage_problems(config: dict[str, Any]) -> list[str]:
 
 
 def _section_problems(config: dict[str, Any]) -> list[str]:
-    """Sections that would overrule the spec: a searched learning rate would change nothing."""
-    fields = {
-        "optimizer": "training.learning_rate, weight_decay, adam_beta1 and adam_beta2 set it",
-        "scheduler": "training.lr_scheduler_type and warmup_steps set it",
-    }
-    return [
+    """Sections that overrule the spec, that nothing reads, or that DeepSpeed does not know."""
+    problems = [
         f"deepspeed.{section}: must be absent, {why}; remove it"
-        for section, why in fields.items()
+        for section, why in NOT_TAKEN.items()
         if section in config
     ]
+    return problems + [
+        f"deepspeed.{section}: unknown section{did_you_mean(section, sorted(TAKEN))}"
+        for section in config
+        if section not in TAKEN | NOT_TAKEN.keys()
+    ]
+
+
+def _auto_problems(config: dict[str, Any]) -> list[str]:
+    """`auto` where neither Transformers nor DeepSpeed knows what to fill in."""
+    return [
+        f"deepspeed.{path}: must be a value of its own, got auto; write one, or remove it"
+        for path in _autos(config)
+        if path not in AUTO | {"zero_optimization.stage"}
+    ]
+
+
+def _autos(config: dict[str, Any], above: str = "") -> list[str]:
+    """The dotted path of each `auto`."""
+    paths = []
+    for key, value in config.items():
+        if value == "auto":
+            paths.append(f"{above}{key}")
+        elif isinstance(value, dict):
+            paths += _autos(value, f"{above}{key}.")
+    return paths
+
+
+def _offload_problems(config: dict[str, Any]) -> list[str]:
+    """Offloading that the stage does not have: DeepSpeed would ignore it."""
+    zero = config.get("zero_optimization", {})
+    stage = zero.get("stage", 0) if isinstance(zero, dict) else None
+    if not isinstance(stage, int):
+        return []
+    least = {"offload_optimizer": 1, "offload_param": 3}
+    return [
+        f"deepspeed.zero_optimization.{name}: must be absent below stage {needed}, got stage "
+        f"{stage}; set stage: {needed}, or remove it"
+        for name, needed in least.items()
+        if offload_device({name: zero.get(name)}, name) != "none" and stage < needed
+    ]
+
+
+def offload_device(zero: dict[str, Any], name: str = "offload_optimizer") -> str:
+    """Where a section of zero_optimization keeps its part: `none`, `cpu` or `nvme`."""
+    section = zero.get(name)
+    return str(section.get("device") or "none") if isinstance(section, dict) else "none"
+
+
+def optimizer_on_cpu(config: dict[str, Any]) -> bool:
+    """Whether the optimizer's step is DeepSpeed's own on the CPU, as offloading has it."""
+    zero = config.get("zero_optimization", {})
+    forced: bool = config.get("zero_force_ds_cpu_optimizer", True)
+    return forced and offload_device(zero) != "none"
+
+
+def filled_config(
+    config: dict[str, Any], training: TrainingSpec, hidden_size: int | None, dtype: str
+) -> dict[str, Any]:
+    """A config of `deepspeed_config` without `auto`: the same numbers for every algorithm.
+
+    hidden_size: of the model; only needed where a number of SIZED is `auto`.
+    dtype: the model's, such as bfloat16.
+    """
+    filled = copy.deepcopy(config)
+    values = {
+        "train_micro_batch_size_per_gpu": training.per_device_train_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "train_batch_size": training.effective_batch,
+        "gradient_clipping": training.max_grad_norm,
+    }
+    filled |= {key: value for key, value in values.items() if filled.get(key, "auto") == "auto"}
+    for section, wanted in (("bf16", "bfloat16"), ("fp16", "float16")):
+        filled[section] = {**filled.get(section, {}), "enabled": dtype == wanted}
+    zero = filled.setdefault("zero_optimization", {})
+    for name, value in zero.items():
+        if value == "auto":
+            zero[name] = True if name == GATHER else SIZED[name](hidden_size or 0)
+    filled["zero_allow_untested_optimizer"] = True  # as Accelerate sets it
+    return filled
 
 
 def zero_stage(config: dict[str, Any]) -> int:

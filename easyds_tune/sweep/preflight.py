@@ -29,7 +29,15 @@ from easyds_tune.spec.check_ppo import ppo_notes
 from easyds_tune.spec.notes import decision_notes
 from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
+from easyds_tune.sweep.check_arguments import argument_problems
+from easyds_tune.sweep.check_deepspeed import deepspeed_problems
 from easyds_tune.sweep.check_lengths import check_lengths
+from easyds_tune.sweep.check_model import (
+    attention_problems,
+    base_problems,
+    embedding_target_problems,
+    vocabulary_problems,
+)
 from easyds_tune.sweep.check_training import dtype_problems, schedule_problems
 from easyds_tune.sweep.folder import never_began
 from easyds_tune.sweep.lock import holder
@@ -40,7 +48,7 @@ from easyds_tune.trial.records import (
     records_of,
 )
 
-SECTIONS = tuple(f"{name}." for name in written_fields(SweepSpec))
+SECTIONS = tuple(f"{name}{mark}" for name in written_fields(SweepSpec) for mark in ".:")
 """What a problem opens with that says itself where in the spec it is."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
                    "vocab.txt", "spiece.model", "sentencepiece.bpe.model")  # fmt: skip
@@ -180,7 +188,11 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     problems = file_problems(start.base.model_name_or_path)
     if problems:
         return _ModelCheck(problems)
-    architecture = (load_skeleton(start.base, kind).config.architectures or [""])[0]
+    whole = load_skeleton(start.base, kind)
+    problems += base_problems(start.base, whole)
+    problems += attention_problems(spec, start.base, kind)
+    problems += deepspeed_problems(spec, whole)
+    architecture = (whole.config.architectures or [""])[0]
     problems += policy_problems(spec, start.base.model_name_or_path, architecture)
     for params in _target_choices(spec):
         changed = spec.with_params(params).model
@@ -195,16 +207,20 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
             with_policy_adapter(skeleton, changed, start.adapter)
         elif not found:
             trainable_parameters(changed, kind, skeleton)
+        problems += embedding_target_problems(skeleton, spec.algorithm.type)
+    tokenizer = load_start_tokenizer(start)
+    if not problems:  # they would fail of the same causes
+        problems += argument_problems(spec, start.base, kind, tokenizer)
     if records is None:
         return _ModelCheck(problems)
-    tokenizer = load_start_tokenizer(start)
     template = choose_template(tokenizer, spec.data.chat_template)
     encoder = Encoder(tokenizer, template)
     notes = template_notes(template, spec.data.chat_template)
     ends = (tokenizer.bos_token, tokenizer.eos_token)
     markers = template_markers(encoder.markup or None, tokenizer.all_special_tokens, ends)
     notes += markup_notes(records.sources(), markers)
-    limit = context_length(load_skeleton(start.base, kind))
+    problems += vocabulary_problems(spec, records, encoder, whole)
+    limit = context_length(whole)
     if spec.judge is not None and limit is not None:
         room = check_room(records.prompts, encoder, spec.judge.max_new_tokens, limit)
         problems += [f"judge.prompts: {problem}" for problem in room]

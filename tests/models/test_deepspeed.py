@@ -139,7 +139,7 @@ def test_an_engine_takes_its_numbers_from_the_training_settings() -> None:
 
 def test_a_config_of_the_users_own_keeps_what_it_says() -> None:
     config = {
-        "zero_optimization": {"stage": 2, "reduce_bucket_size": 1000, "overlap_comm": "auto"},
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": 1000},
         "gradient_clipping": 0.25,
     }
     with running(nn.Linear(2, 1), config) as engine:
@@ -235,3 +235,14 @@ def test_an_engine_that_was_let_go_leaves_no_gradients() -> None:
             seen.append(module.weight.detach().clone())
     assert not torch.equal(seen[0], seen[1])
     assert all(weight.grad is None for weight in module.parameters())
+
+
+def test_an_offloaded_optimizer_trains_with_torchs_where_the_config_says_so() -> None:
+    zero = {"stage": 2, "offload_optimizer": {"device": "cpu"}}
+    config = {"zero_optimization": zero, "zero_force_ds_cpu_optimizer": False}
+    module = nn.Linear(2, 1)
+    before = module.weight.detach().clone()
+    with running(module, config, learning_rate=0.1, per_device_train_batch_size=1) as engine:
+        engine.backward(engine(torch.ones(1, 2)).sum())
+        engine.step()
+        assert not torch.equal(engine.module.weight, before)

@@ -37,6 +37,7 @@ from easyds_tune.models.generate import (
     pad_left,
     without_adapter,
 )
+from tests.models.architectures import small_model
 
 STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
 EOS, PAD, VOCAB = 1, 0, 40
@@ -410,3 +411,19 @@ def test_a_real_model_tells_stories() -> None:
     )
     words = {word.strip('.,!?"') for reply in got for word in tokenizer.decode(reply).split()}
     assert words & {"the", "a", "was", "to"}
+
+
+def test_a_mixture_of_experts_writes_alike_with_its_router_logits_on(tmp_path: Path) -> None:
+    folder = small_model("qwen3_moe", tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    prompts = [[5, 6, 7], [8]]
+
+    def written() -> list[list[int]]:
+        return generate(
+            model, prompts, Sampling(max_new_tokens=5), eos_token_ids=[2], pad_token_id=0
+        )
+
+    wanted = written()
+    model.config.output_router_logits = True  # as TRL's trainers leave it
+    assert written() == wanted
+    assert model.config.output_router_logits is True

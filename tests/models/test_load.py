@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from easyds_tune.errors import ModelError
 from easyds_tune.models.load import (
@@ -140,3 +141,35 @@ def test_a_real_llama_loads() -> None:
     assert fresh == ()
     assert load_tokenizer(str(STORIES)).eos_token_id is not None
     assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.isfinite().all()
+
+
+# ---- positions --------------------------------------------------------------------------------
+
+SMALL = {
+    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "vocab_size": 40,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "tokens"),
+    [
+        ("bert", {"max_position_embeddings": 66}, 66),
+        ("roberta", {"max_position_embeddings": 66, "pad_token_id": 1}, 64),
+        ("xlm-roberta", {"max_position_embeddings": 66, "pad_token_id": 1}, 64),
+        ("camembert", {"max_position_embeddings": 66, "pad_token_id": 1}, 64),
+        ("mpnet", {"max_position_embeddings": 66, "pad_token_id": 1}, 64),
+        ("roberta", {"max_position_embeddings": 66, "pad_token_id": 0}, 65),
+        ("gpt2", {"n_positions": 66}, 66),
+        ("opt", {"max_position_embeddings": 66, "ffn_dim": 16, "word_embed_proj_dim": 16}, 66),
+        ("mpt", {"max_seq_len": 66, "d_model": 16, "n_heads": 2, "n_layers": 1}, 66),
+        ("bloom", {"n_head": 2}, None),
+    ],
+)
+def test_a_model_takes_as_many_tokens_as_it_has_places_for(
+    kind: str, settings: dict[str, int], tokens: int | None
+) -> None:
+    config = AutoConfig.for_model(kind, **SMALL, **settings)
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    assert context_length(model) == tokens

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from easyds_tune.errors import ModelError
 from easyds_tune.rewards.check import ADAPTER_WEIGHTS, check_reward_model
 from easyds_tune.rewards.reward_model import RewardModel
 from easyds_tune.spec.judge import RewardModelRewardSpec
-from tests.models.small_models import qwen
+from tests.models.small_models import qwen, saved
 from tests.rewards.adapters import reward_adapter
 
 BUNDLED = Path(__file__).parents[2] / "data" / "models"
@@ -126,3 +127,45 @@ def test_a_whole_model_without_its_head_is_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (problem,) = check_reward_model(spec(folder))
     assert "weights must hold its head, and there is none; train it" in problem
+
+
+# ---- what a model's files and tokenizer say ----------------------------------------------------
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """The folder of a sound reward model of 259 tokens."""
+    folder = qwen(tmp_path / "base")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
+    return saved(model, tmp_path / "whole")
+
+
+def test_a_head_of_another_size_than_the_configuration_says_is_refused(whole: Path) -> None:
+    weights = load_file(whole / "model.safetensors") | {"score.weight": torch.zeros(3, 32)}
+    save_file(weights, whole / "model.safetensors", {"format": "pt"})
+    (problem,) = check_reward_model(spec(whole))
+    assert "must hold weights of the shapes in its config.json, score.weight of [1, 32]" in problem
+
+
+def test_a_tokenizer_with_a_token_that_has_no_embedding_is_refused(whole: Path) -> None:
+    assert check_reward_model(spec(whole)) == []
+    tokenizer = AutoTokenizer.from_pretrained(whole)
+    tokenizer.add_special_tokens({"pad_token": "[PADDING]"})
+    tokenizer.save_pretrained(whole)
+    (problem,) = check_reward_model(spec(whole))
+    assert "there are 259, got the tokenizer's pad_token '[PADDING]' with id 2" in problem
+
+
+def test_a_quantised_reward_model_is_refused(whole: Path) -> None:
+    config = json.loads((whole / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "awq"}
+    (whole / "config.json").write_text(json.dumps(config))
+    (problem,) = check_reward_model(spec(whole))
+    assert f"got {whole}, quantised by awq; name the model that it was made from" in problem
+
+
+def test_an_adapter_of_another_size_than_its_base_is_refused(adapter: Path) -> None:
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    rewrite_weights(adapter, {name: torch.zeros(4, 31)})
+    (problem,) = check_reward_model(spec(adapter))
+    assert f"{name} of [4, 32], got [4, 31]; correct base_model_name_or_path" in problem

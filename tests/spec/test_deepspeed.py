@@ -10,9 +10,13 @@ from easyds_tune.spec.deepspeed import (
     batch_problems,
     clipping_problems,
     deepspeed_config,
+    filled_config,
+    optimizer_on_cpu,
     precision_problems,
+    preset,
     zero_stage,
 )
+from easyds_tune.spec.training import TrainingSpec
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -26,7 +30,7 @@ def test_a_json_file_and_an_inline_mapping_are_taken_as_they_are(tmp_path: Path)
     path = tmp_path / "ds.json"
     path.write_text('\ufeff{"zero_optimization": {"stage": 1}}', encoding="utf-8")
     assert zero_stage(deepspeed_config(str(path))) == 1
-    assert deepspeed_config({"a": 1}) == {"a": 1}
+    assert deepspeed_config({"steps_per_print": 1}) == {"steps_per_print": 1}
     assert zero_stage({}) == 0
 
 
@@ -127,3 +131,70 @@ def test_a_fixed_precision_must_be_the_models(
     config: dict[str, object], dtype: str, problem: str | None
 ) -> None:
     assert precision_problems(config, dtype) == ([f"deepspeed.{problem}"] if problem else [])
+
+
+def problems_of(config: dict[str, object]) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        deepspeed_config(config)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"zero_optimisation": {"stage": 2}}, "zero_optimisation: unknown section; did you mean "),
+        ({"activation_checkpointing": {}}, "activation_checkpointing: must be absent, "),
+        ({"wandb": {"enabled": True}}, "wandb: must be absent, the sweep logs to its journal"),
+        (
+            {"zero_optimization": {"stage": 3, "stage3_max_live_parameters": "auto"}},
+            "zero_optimization.stage3_max_live_parameters: must be a value of its own, got auto; ",
+        ),
+        (
+            {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
+            "zero_optimization.offload_optimizer: must be absent below stage 1, got stage 0; ",
+        ),
+        (
+            {"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}},
+            "zero_optimization.offload_param: must be absent below stage 3, got stage 2; ",
+        ),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(
+    config: dict[str, object], problem: str
+) -> None:
+    [found] = problems_of(config)
+    assert found.startswith(f"deepspeed.{problem}")
+
+
+def test_auto_is_filled_in_from_the_spec_and_the_models_width() -> None:
+    config = preset(3) | {
+        "zero_optimization": {
+            "stage": 3, "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto",
+            "stage3_param_persistence_threshold": "auto",
+        },
+    }  # fmt: skip
+    training = TrainingSpec(
+        max_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=3, max_grad_norm=0.5
+    )
+    assert filled_config(config, training, 10, "bfloat16") == {
+        "train_micro_batch_size_per_gpu": 2,
+        "gradient_accumulation_steps": 3,
+        "train_batch_size": 6,
+        "gradient_clipping": 0.5,
+        "bf16": {"enabled": True},
+        "fp16": {"enabled": False},
+        "zero_optimization": {
+            "stage": 3, "reduce_bucket_size": 100, "stage3_prefetch_bucket_size": 90,
+            "stage3_param_persistence_threshold": 100,
+        },
+        "zero_allow_untested_optimizer": True,
+    }  # fmt: skip
+
+
+def test_the_optimizer_of_an_offloaded_state_is_deepspeeds_unless_the_config_says_otherwise() -> (
+    None
+):
+    config = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+    assert optimizer_on_cpu(config)
+    assert not optimizer_on_cpu(config | {"zero_force_ds_cpu_optimizer": False})
+    assert not optimizer_on_cpu(preset(2))
