@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
+from datasets import Dataset
+
 from easyds_tune.data.records import Record
 from easyds_tune.data.tokenise import Encoder
 from easyds_tune.data.training_sets import Fitted, fit
@@ -17,6 +19,8 @@ from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.trial.records import FEWEST_HELD_OUT, SweepRecords
 from easyds_tune.trial.workbench import ENCODE
 
+MEASURED, JUDGED = "the fewest to measure on", "the fewest to judge on"
+
 
 class LengthCheck(NamedTuple):
     """What the limits of a spec and its search do to its records; fitting: of the spec itself."""
@@ -26,14 +30,26 @@ class LengthCheck(NamedTuple):
     fitting: int
 
 
+def encode_parts(spec: SweepSpec, records: SweepRecords, encoder: Encoder) -> dict[str, Dataset]:
+    """The sets of records that are tokenised whole, by their field; empty ones are left out."""
+    parts = {name: getattr(records, name) for name in ("train", "held_out", "finals_held_out")}
+    encode = ENCODE[spec.algorithm.type]
+    return {name: encode(part, encoder).dataset for name, part in parts.items() if part}
+
+
 def check_lengths(
-    spec: SweepSpec, records: SweepRecords, encoder: Encoder, limit: int | None
+    spec: SweepSpec,
+    records: SweepRecords,
+    encoded: dict[str, Dataset],
+    encoder: Encoder,
+    limit: int | None,
 ) -> LengthCheck:
     """Lengths that the model has no positions for, or that leave too few records.
 
-    limit: the model's positions. Training records must fill an optimizer step (PPO draws new
-    replies and needs one prompt), held-out sets need `FEWEST_HELD_OUT`, once a limit leaves
-    records out; that it leaves out more than half is a warning.
+    encoded: the records by `encode_parts`. limit: the model's positions. Training records must
+    fill an optimizer step (PPO draws new replies and needs one prompt), held-out sets need
+    `FEWEST_HELD_OUT`, once a limit leaves records out; that it leaves out more than half is a
+    warning.
     """
     problems = length_problems(spec, limit)
     if isinstance(spec.algorithm, PPOSpec) and not problems:
@@ -47,20 +63,20 @@ def check_lengths(
     tried = _algorithms(spec)
     # Trials are measured on one held-out set, fit to the spec's own length.
     parts = (
-        _Part("training", records.train, step, "one optimizer step's batch"),
-        _Part("held-out", records.held_out, FEWEST_HELD_OUT, "the fewest to measure on"),
-        _Part(
-            "finals' held-out", records.finals_held_out, FEWEST_HELD_OUT, "the fewest to judge on"
+        ("train", _Part("training", records.train, step, "one optimizer step's batch")),
+        ("held_out", _Part("held-out", records.held_out, FEWEST_HELD_OUT, MEASURED)),
+        (
+            "finals_held_out",
+            _Part("finals' held-out", records.finals_held_out, FEWEST_HELD_OUT, JUDGED),
         ),
     )
     notes: list[str] = []
     fitting = 0
-    for part in parts:
-        if not part.records:
+    for name, part in parts:
+        if name not in encoded:
             continue
-        dataset = ENCODE[spec.algorithm.type](part.records, encoder).dataset
-        for number, algorithm in enumerate(tried if part.records is records.train else tried[:1]):
-            fitted = fit(dataset, algorithm)
+        for number, algorithm in enumerate(tried if name == "train" else tried[:1]):
+            fitted = fit(encoded[name], algorithm)
             found = part.problems(fitted, algorithm)
             problems += found
             if not found and number == 0:

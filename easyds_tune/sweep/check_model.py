@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.compute as pc
+from datasets import Dataset
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 from transformers.modeling_flash_attention_utils import FLASH_ATTENTION_COMPATIBILITY_MATRIX
@@ -25,7 +27,6 @@ from easyds_tune.spec.resources import gpus_of
 from easyds_tune.spec.searched import values_of
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.trial.records import SweepRecords
-from easyds_tune.trial.workbench import ENCODE
 
 MODEL = "model.model_name_or_path"
 ATTENTION = "model.attn_implementation"
@@ -42,21 +43,29 @@ def base_problems(base: ModelSpec, skeleton: PreTrainedModel) -> list[str]:
 
 
 def vocabulary_problems(
-    spec: SweepSpec, records: SweepRecords | None, encoder: Encoder, skeleton: PreTrainedModel
+    records: SweepRecords,
+    encoded: dict[str, Dataset],
+    encoder: Encoder,
+    skeleton: PreTrainedModel,
 ) -> list[str]:
-    """Tokens of the records, the judge's prompts or the tokenizer itself without an embedding."""
+    """Tokens of the records, the judge's prompts or the tokenizer itself without an embedding.
+
+    encoded: sets of records as token ids, in columns whose names end with `_ids`.
+    """
+
+    rows = embedding_rows(skeleton)
 
     def used() -> Iterator[list[int]]:
-        if records is None:
-            return
-        for part in (records.train, records.held_out):
-            dataset = ENCODE[spec.algorithm.type](part, encoder).dataset
-            for column in set(dataset.column_names) - {"messages", "labels"}:
-                yield from dataset[column]
+        for dataset in encoded.values():
+            table = dataset.data.table
+            for name in table.column_names:
+                if name.endswith("_ids"):
+                    ids = pc.list_flatten(table[name])
+                    yield pc.unique(ids.filter(pc.greater_equal(ids, rows))).to_pylist()
         for prompts in (records.prompts, records.finals_prompts):
             yield from encoder.prompts([prompt.messages for prompt in prompts])
 
-    return token_problems(MODEL, encoder.tokenizer, embedding_rows(skeleton), used())
+    return token_problems(MODEL, encoder.tokenizer, rows, used())
 
 
 def embedding_target_problems(skeleton: PreTrainedModel, algorithm: str) -> list[str]:

@@ -31,7 +31,7 @@ from easyds_tune.spec.resources import resource_problems
 from easyds_tune.spec.sweep import SweepSpec
 from easyds_tune.sweep.check_arguments import argument_problems
 from easyds_tune.sweep.check_deepspeed import deepspeed_problems
-from easyds_tune.sweep.check_lengths import check_lengths
+from easyds_tune.sweep.check_lengths import check_lengths, encode_parts
 from easyds_tune.sweep.check_model import (
     attention_problems,
     base_problems,
@@ -219,7 +219,8 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
     ends = (tokenizer.bos_token, tokenizer.eos_token)
     markers = template_markers(encoder.markup or None, tokenizer.all_special_tokens, ends)
     notes += markup_notes(records.sources(), markers)
-    problems += vocabulary_problems(spec, records, encoder, whole)
+    encoded = encode_parts(spec, records, encoder)
+    problems += vocabulary_problems(records, encoded, encoder, whole)
     limit = context_length(whole)
     if spec.judge is not None and limit is not None:
         room = check_room(records.prompts, encoder, spec.judge.max_new_tokens, limit)
@@ -227,7 +228,7 @@ def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
         room = check_room(records.finals_prompts, encoder, spec.judge.max_new_tokens, limit)
         section = "judge" if spec.finals is None or spec.finals.prompts is None else "finals"
         problems += [f"{section}.prompts: {problem}" for problem in room]
-    lengths = check_lengths(spec, records, encoder, limit)
+    lengths = check_lengths(spec, records, encoded, encoder, limit)
     return _ModelCheck(problems + lengths.problems, notes + lengths.notes, lengths.fitting)
 
 

@@ -11,7 +11,7 @@ from easyds_tune.data.template import Template
 from easyds_tune.data.tokenise import Encoder
 from easyds_tune.spec.load import validate
 from easyds_tune.spec.sweep import SweepSpec
-from easyds_tune.sweep.check_lengths import LengthCheck, check_lengths
+from easyds_tune.sweep.check_lengths import LengthCheck, check_lengths, encode_parts
 from easyds_tune.trial.records import SweepRecords
 from tests.data.byte_tokenizer import byte_tokenizer
 from tests.trial.small import sweep_spec
@@ -33,7 +33,8 @@ def pairs(short: int, long: int, *, reply: str = "a") -> list[Record]:
 def checked(sweep: SweepSpec, train: list[Record], **parts: list[Record]) -> LengthCheck:
     records = SweepRecords(train, parts.get("held_out", []), [], **{
         name: part for name, part in parts.items() if name != "held_out"})  # fmt: skip
-    return check_lengths(sweep, records, ENCODER, None)
+    encoded = encode_parts(sweep, records, ENCODER)
+    return check_lengths(sweep, records, encoded, ENCODER, None)
 
 
 def test_what_is_left_out_is_a_note_and_the_rest_is_counted() -> None:
@@ -64,7 +65,8 @@ def test_fewer_records_than_a_step_takes_are_refused() -> None:
 
 def test_reading_that_leaves_too_few_records_is_refused() -> None:
     few = SweepRecords(pairs(3, 0), [], [], mostly_left_out="297 of 300 records (99%)")
-    [problem] = check_lengths(spec("dpo"), few, ENCODER, None).problems
+    encoded = encode_parts(spec("dpo"), few, ENCODER)
+    [problem] = check_lengths(spec("dpo"), few, encoded, ENCODER, None).problems
     assert problem == (
         "data.train: 297 of 300 records (99%) are left out; at least 4, one optimizer step's "
         "batch, must be left to train on, got 3; repair the data"
