@@ -94,12 +94,21 @@ def test_what_the_parameters_make_of_the_spec_is_checked_against_model_and_data(
     ]
 
 
+def test_an_optimizer_that_does_not_exist_is_rejected_before_the_trial(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = "training.training_arguments.optim=adamv"
+    assert main(["train", "dpo", "--set", option, "--to", "alone"]) == 2
+    assert "adamv is not a valid OptimizerNames" in capsys.readouterr().err
+    assert not (workspace / "alone").exists()
+
+
 def test_a_failing_trial_ends_in_one_line_and_keeps_its_traceback(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # There is no such optimizer; Transformers says so once the trial runs.
-    options = ["training.max_steps=1", "training.eval_steps=1", "judge.num_prompts=2",
-               "training.training_arguments.optim=adamv"]  # fmt: skip
+    # Its loss is not finite after the first update.
+    options = ["training.max_steps=2", "training.eval_steps=2", "judge.num_prompts=2",
+               "training.learning_rate=1e30", "training.lr_scheduler_type=constant"]  # fmt: skip
     argv = [word for option in options for word in ("--set", option)]
     assert main(["train", "dpo", *argv, "--to", "alone"]) == 1
     *_, line = capsys.readouterr().err.strip().splitlines()
