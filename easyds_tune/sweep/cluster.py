@@ -177,7 +177,9 @@ def _end_at_once(node: Any, watch: RayWatch) -> None:
     def kill(**how: Any) -> None:
         watch.stop()
         # Ray's agents overwrite their environment, and the mark in it, with a title.
-        children = [children_of(info.process.pid) for info in node.all_processes.get("raylet", [])]
+        children = [
+            children_of({info.process.pid}) for info in node.all_processes.get("raylet", [])
+        ]
         end(**(how | {"allow_graceful": False}))
         for pid, start in [child for found in children for child in found.items()]:
             if start_of(pid) == start:

@@ -15,6 +15,7 @@ from easyds_tune.errors import EasyDSError
 from easyds_tune.sweep.processes import (
     IS_SUPPORTED,
     all_processes,
+    children_of,
     has_dead_driver,
     mark_of,
     own_mark,
@@ -55,10 +56,18 @@ def end_own_processes(patience_seconds: float = PATIENCE_SECONDS) -> int:
     """
     if not IS_SUPPORTED:
         return 0
-    mark = own_mark()
-    killed, _ = _end(lambda: _marked(mark.__eq__), patience_seconds)
+    killed, _ = _end(_own_processes, patience_seconds)
     time.sleep(0.1)  # one that was just about to start has had no mark yet
-    return killed + _end(lambda: _marked(mark.__eq__), patience_seconds)[0]
+    return killed + _end(_own_processes, patience_seconds)[0]
+
+
+def _own_processes() -> set[int]:
+    """The processes that carry this driver's mark, and their children.
+
+    A child has no mark while it starts another program, and Ray's agents overwrite theirs.
+    """
+    marked = _marked(own_mark().__eq__)
+    return marked | set(children_of(marked))
 
 
 def _end(find: Callable[[], set[int]], patience_seconds: float) -> tuple[int, set[int]]:

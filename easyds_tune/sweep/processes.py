@@ -8,6 +8,7 @@ Linux only; elsewhere nothing is known of any process.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from easyds_tune.drafts import IS_SUPPORTED, PROC, process_namespace, start_of, stat_of
 
@@ -26,13 +27,13 @@ def is_stopped(pid: int) -> bool:
     return fields is not None and fields[0] in "Tt"
 
 
-def children_of(pid: int) -> dict[int, int]:
-    """The living children of a process, and when each of them started."""
+def children_of(parents: Collection[int]) -> dict[int, int]:
+    """The living children of some processes, and when each of them started."""
     children = {child: stat_of(child) for child in all_processes()}
     return {
         child: int(fields[19])
         for child, fields in children.items()
-        if fields is not None and fields[0] not in "ZXx" and int(fields[1]) == pid
+        if fields is not None and fields[0] not in "ZXx" and int(fields[1]) in parents
     }
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +104,23 @@ def wait_until(happened: Callable[[], bool], seconds: float, what: str) -> None:
     while not happened():
         assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
         time.sleep(0.1)
+
+
+def wait_until_all_end(mark: str, seconds: float = 15) -> None:
+    """Wait until no process with a mark is left, or fail and name those that are."""
+    end = time.monotonic() + seconds
+    while left := marked_processes(mark):
+        assert time.monotonic() < end, f"after {seconds:g} s there are still {commands(left)}"
+        time.sleep(0.1)
+
+
+def commands(pids: list[int]) -> dict[int, str]:
+    """The command line of each process that still runs, and the state it is in."""
+    found = {}
+    for pid in pids:
+        with suppress(OSError):
+            folder = Path("/proc") / str(pid)
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found[pid] = f"{state} {words[:200]}"
+    return found

@@ -11,7 +11,13 @@ import pytest
 from easyds_tune.cli.main import main
 from easyds_tune.journal.events import TrialState
 from easyds_tune.results.load import load_sweep_record
-from tests.integration.sweeps import command, marked_processes, spec_file, wait_until
+from tests.integration.sweeps import (
+    command,
+    marked_processes,
+    spec_file,
+    wait_until,
+    wait_until_all_end,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -42,7 +48,7 @@ def test_a_signal_interrupts_the_sweep(
         assert len(marked_processes(mark)) > 1
         process.send_signal(signum)
         assert process.wait(timeout=60) == code, (tmp_path / "output.txt").read_text()
-        wait_until(lambda: not marked_processes(mark), 15, "the end of Ray's processes")
+        wait_until_all_end(mark)
 
     record = load_sweep_record(folder)
     states = [trial.state for trial in record.trials.values()]

@@ -16,7 +16,7 @@ from easyds_tune.journal.events import TrialState
 from easyds_tune.journal.replay import SweepRecord
 from easyds_tune.results.load import find_sweep, load_sweep_record
 from easyds_tune.trial.checkpoint import verify_checkpoint
-from tests.integration.sweeps import DATA, command, marked_processes, spec_file, wait_until
+from tests.integration.sweeps import DATA, command, spec_file, wait_until_all_end
 from tests.models.adapters import IDS, logits, sft_adapter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -55,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with command(folder, "sweep", "small.yaml") as (process, mark):
         code = process.wait(timeout=240)
         assert code == 0, (folder / "output.txt").read_text(encoding="utf-8")
-        wait_until(lambda: not marked_processes(mark), 15, "the end of Ray's processes")
+        wait_until_all_end(mark)
     return folder
 
 

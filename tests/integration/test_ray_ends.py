@@ -14,7 +14,13 @@ import pytest
 
 from easyds_tune.journal.events import TrialState
 from easyds_tune.results.load import load_sweep_record
-from tests.integration.sweeps import command, marked_processes, spec_file, wait_until
+from tests.integration.sweeps import (
+    command,
+    marked_processes,
+    spec_file,
+    wait_until,
+    wait_until_all_end,
+)
 from tests.integration.test_simulated_sweep import LANDSCAPE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -91,7 +97,7 @@ def test_signals_while_ray_starts(
         wait_until(lambda: named(mark, "gcs_server") is not None, 30, "Ray's first process")
         send(process, signum, *delays)
         is_interrupted(tmp_path, process, code)
-        wait_until(lambda: not marked_processes(mark), 15, "the end of Ray's processes")
+        wait_until_all_end(mark)
     assert list(temporary.glob("eds-*")) == []
 
 
@@ -100,7 +106,7 @@ def test_signals_while_ray_ends(tmp_path: Path, temporary: Path) -> None:
         wait_until(lambda: has_written(tmp_path, "finals"), 30, "the end of the search")
         send(process, signal.SIGINT, 0.2, 0.1)
         is_interrupted(tmp_path, process, 130)
-        wait_until(lambda: not marked_processes(mark), 15, "the end of Ray's processes")
+        wait_until_all_end(mark)
     assert list(temporary.glob("eds-*")) == []
     with command(tmp_path, "resume", "curves") as (process, _):
         assert process.wait(timeout=40) == 0
@@ -117,7 +123,7 @@ def lines_after_the_death_of(name: str, folder: Path) -> list[str]:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         assert process.wait(timeout=25) == 1
-        wait_until(lambda: not marked_processes(mark), 15, "the end of Ray's processes")
+        wait_until_all_end(mark)
     lines = (folder / "output.txt").read_text(encoding="utf-8").splitlines()
     sweep = (folder / "results" / "curves").resolve()
     assert lines[-1] == (

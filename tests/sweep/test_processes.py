@@ -54,6 +54,6 @@ def test_the_memory_of_a_process_is_what_it_holds() -> None:
 def test_children_are_listed_until_they_end() -> None:
     with child(SLEEP) as process:
         line_of(process)
-        assert children_of(os.getpid())[process.pid] == start_of(process.pid)
+        assert children_of({os.getpid()})[process.pid] == start_of(process.pid)
         process.kill()
-        wait_until(lambda: process.pid not in children_of(os.getpid()), 10, "its end")
+        wait_until(lambda: process.pid not in children_of({os.getpid()}), 10, "its end")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.kl_target.stories import scaled_reward
+from tests.benchmarks.kl_target.stories import CONTINUES, scaled_reward
 
 ITERATIONS, EVAL_STEPS, LAST = 60, 5, 20
 """Rollouts a trial, rollouts between two evaluations, and the last ones the KL is averaged over."""
@@ -53,6 +53,7 @@ def overrides(name: str, estimator: str, world: Path, stories: Path) -> list[str
         changed += [
             "algorithm.missing_eos_penalty=0",
             f"model.model_name_or_path={stories}",
+            f"data.chat_template='{CONTINUES}'",
             f"data.train={world}/prompts.jsonl",
             f"judge.prompts={world}/judge.jsonl",
         ]

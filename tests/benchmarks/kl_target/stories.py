@@ -41,6 +41,8 @@ OPENINGS = (
     "{name} was sad. Then {name} {place}.",
     "In the morning, {name} {place}.",
 )
+CONTINUES = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}"
+"""Chat template of a model that continues a text: no separator between prompt and reply."""
 NUM_PAIRS, DRAWS, MAX_NEW_TOKENS = 800, 24, 48
 JUDGE_PROMPTS = 128
 
@@ -134,6 +136,7 @@ def _train_reward(model: Path, folder: Path, rule: str) -> None:
         "sweeps/rm.yaml",
         [
             f"model.model_name_or_path={model}",
+            f"data.chat_template='{CONTINUES}'",
             f"data.train={folder}/{rule}-pairs.jsonl",
             "training.max_steps=200",
             "training.eval_steps=100",
