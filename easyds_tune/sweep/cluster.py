@@ -177,11 +177,10 @@ def _end_at_once(node: Any, watch: RayWatch) -> None:
     def kill(**how: Any) -> None:
         watch.stop()
         # Ray's agents overwrite their environment, and the mark in it, with a title.
-        children = [
-            children_of({info.process.pid}) for info in node.all_processes.get("raylet", [])
-        ]
+        raylets = {info.process.pid for info in node.all_processes.get("raylet", [])}
+        children = children_of(raylets)
         end(**(how | {"allow_graceful": False}))
-        for pid, start in [child for found in children for child in found.items()]:
+        for pid, start in children.items():
             if start_of(pid) == start:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -110,11 +110,15 @@ def test_nothing_of_a_killed_drivers_ray_holds_a_slot() -> None:
 
 def test_a_driver_ends_what_it_started_itself() -> None:
     code = """
-import os, subprocess, sys
+import os, subprocess, sys, time
 from easyds_tune.sweep.orphans import end_own_processes
-from easyds_tune.sweep.processes import MARK, own_mark
+from easyds_tune.sweep.processes import MARK, children_of, own_mark
 os.environ[MARK] = own_mark()
-sleeper = subprocess.Popen(["sleep", "600"])
+# Its child has no mark, as while it starts another program.
+parent = "import subprocess; subprocess.run(['env', '-i', 'sleep', '600'])"
+sleeper = subprocess.Popen([sys.executable, "-c", parent])
+while not children_of({sleeper.pid}):
+    time.sleep(0.01)
 print("ready", flush=True)
 sys.stdin.readline()
 print(end_own_processes(), sleeper.wait(), flush=True)
@@ -124,7 +128,7 @@ print(end_own_processes(), sleeper.wait(), flush=True)
         wait_until(lambda: len(marked_by(other)) == 4, 20, "its children")
         wait_until(lambda: len(marked_by(driver)) == 1, 20, "its child")
         print("go", file=driver.stdin, flush=True)
-        assert line_of(driver) == "1 -9"
+        assert line_of(driver) == "2 -9"
         assert len(marked_by(other)) == 4
         other.kill()
         other.wait()
