@@ -69,7 +69,7 @@ def recognise(rows: Sequence[Row], kind: Kind) -> str:
         return _recognise_pair(rows, names)
     found = next((name for needed, name in NEEDED if needed <= names), None)
     if kind != "prompts" and found != "text":
-        _reject_kto(rows, replies=found not in (None, *_WITHOUT_REPLY))
+        _reject_kto(rows, found, kind)
     if found in (None, "text"):
         _reject_flat_tree(rows, names)
     if found is None:
@@ -95,15 +95,23 @@ def holding(rows: Sequence[Row], name: str, most: int | None = None) -> list[Row
     return list(islice((row for row in rows if not is_empty(row.columns.get(name))), most))
 
 
-def _reject_kto(rows: Sequence[Row], *, replies: bool) -> None:
+def _reject_kto(rows: Sequence[Row], found: str | None, kind: Kind) -> None:
     """Refuse labelled replies, also where the reply's column has another name yet."""
     name = kto_column(rows)
-    if name and (replies or usual_column(present(rows), "completion")):
-        raise Malformed(
-            f"this is KTO data (one reply with a good/bad label, {name!r}), which no algorithm "
-            "here trains on; give preference pairs, or name `format: messages`, "
-            "`prompt-completion`, `alpaca` or `sharegpt` to imitate every reply, bad ones too"
+    has_replies = found not in (None, *_WITHOUT_REPLY)
+    if not name or not (has_replies or usual_column(present(rows), "completion")):
+        return
+    remedy = "give preference pairs, a good and a bad reply to one prompt"
+    if kind == "conversations":
+        layout = found if has_replies else "prompt-completion"
+        remedy += (
+            f"; for sft keep the good replies alone, or name `format: {layout}` to imitate every "
+            "reply, bad ones too"
         )
+    raise Malformed(
+        f"this is KTO data (one reply with a good/bad label, {name!r}), which no algorithm here "
+        f"trains on; {remedy}"
+    )
 
 
 def _reject_flat_tree(rows: Sequence[Row], names: set[str]) -> None:

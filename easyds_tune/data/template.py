@@ -73,7 +73,7 @@ def template_notes(template: Template, chat_template: str | None) -> list[str]:
     used = PLAIN if template.text is None else template.in_words
     return [
         f"model.model_name_or_path: has no chat template; training, judge and export use {used}; "
-        "name one in data.chat_template"
+        "give one in data.chat_template"
     ]
 
 

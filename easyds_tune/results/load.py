@@ -40,6 +40,13 @@ def find_sweep(name: str, root: Path = RESULTS_ROOT) -> Path:
             if (folder / JOURNAL_NAME).is_file():
                 return folder
     known = sorted(path.parent.name for path in root.glob(f"*/{JOURNAL_NAME}"))
+    if any((folder / "checkpoints").is_dir() for folder in (root / name, Path(name))):
+        raise SpecError(
+            [
+                f"{name} is a trial of easyds-tune train, not a sweep; for a best checkpoint "
+                "and an export run it as a sweep with search.num_trials: 1"
+            ]
+        )
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         remedy = f"did you mean {close[0]}?"

@@ -104,10 +104,6 @@ _WHY = {
         "deepspeed",
         "seed",
         "data_seed",
-        "bf16",
-        "fp16",
-        "bf16_full_eval",
-        "fp16_full_eval",
         "trust_remote_code",
         "model_init_kwargs",
         "use_cpu",
@@ -115,6 +111,7 @@ _WHY = {
         "eos_token",
         "pad_token",
     ),
+    "set model.dtype: bfloat16 or float16": ("bf16", "fp16", "bf16_full_eval", "fp16_full_eval"),
     "write algorithm.truncation in the spec": ("truncation_mode",),
     "data is tokenised by easyds_tune.data": (
         "dataset_num_proc",

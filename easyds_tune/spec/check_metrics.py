@@ -65,7 +65,8 @@ def _metric_problem(spec: SweepSpec, path: str, metric: str, *, is_first: bool) 
         hint = did_you_mean(metric, known) or f"; it reports {', '.join(known)}"
         return f"{path}: {kind} does not report {metric}{hint}"
     if metric in JUDGED and spec.judge is None:
-        return f"judge: is required and missing, because the objective is {metric}"
+        remedy = "give one" + (", or set objective.metric: eval/loss" if kind == "sft" else "")
+        return f"judge: is required and missing, because the objective is {metric}; {remedy}"
     nothing_held_out = spec.data.eval is None and spec.data.eval_fraction == 0
     if kind == "sft" and metric == "eval/loss" and nothing_held_out:
         return NEEDS_HELD_OUT

@@ -16,10 +16,12 @@ from easyds_tune.spec.sweep import SweepSpec
 PARAM_KEYS = ["low", "high", "log", "step", "choice", "type", "when"]
 BOUND_KEYS = ["min", "max", "from_step", "patience", "hard"]
 REMOVED = {
+    "training.bf16": "set model.dtype: bfloat16",
+    "training.fp16": "set model.dtype: float16",
     "algorithm.vf_coef": "the value head has its own optimizer now: set value_learning_rate, or "
     "remove it",
 }
-"""Fields of earlier versions, and what to write instead."""
+"""Fields of earlier versions and of TRL's configs, and what to write instead."""
 TOO_SHORT = "must hold at least 1 value"
 RULES = {
     "greater_than": "must be greater than {gt}",

@@ -118,7 +118,8 @@ def _library_problems(
 
 
 def _told(path: str, got: str, why: str) -> str:
-    return str(Problem(path, "must be what its library takes", f"{got}: {why}", "correct it"))
+    remedy = "install it, or remove it" if "install" in why else "correct it"
+    return str(Problem(path, "must be what its library takes", f"{got}: {why}", remedy))
 
 
 def _refusal(build: Callable[..., None], *args: Any) -> str | None:

@@ -81,6 +81,11 @@ def check_lengths(
             problems += found
             if not found and number == 0:
                 notes += part.notes(fitted, algorithm)
+                if name == "train" and len(fitted.dataset) < step:
+                    notes.append(
+                        f"{WARNING}training records: {len(fitted.dataset)}, fewer than one "
+                        f"optimizer step's batch of {step}: each step sees all of them"
+                    )
                 fitting = fitting or len(fitted.dataset)
             elif not found:
                 notes += part.warnings(fitted, algorithm)

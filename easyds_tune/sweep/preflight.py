@@ -43,6 +43,7 @@ from easyds_tune.sweep.folder import never_began
 from easyds_tune.sweep.lock import holder
 from easyds_tune.trial.quiet import quiet_libraries
 from easyds_tune.trial.records import (
+    FEWEST_HELD_OUT,
     SweepRecords,
     finals_per_judge,
     records_of,
@@ -125,8 +126,14 @@ def preflight(spec: SweepSpec, *, new_folder: bool = True, is_sweep: bool = True
             ),
             f"{section}.reward.model_name_or_path",
         )
-    if spec.objective.metric == "eval/loss" and records is not None and not records.held_out:
-        problems.append(NEEDS_HELD_OUT)
+    if spec.objective.metric == "eval/loss" and records is not None:
+        if not records.held_out:
+            problems.append(NEEDS_HELD_OUT)
+        elif len(records.held_out) < FEWEST_HELD_OUT:
+            problems.append(
+                f"data.eval: eval/loss is measured on at least {FEWEST_HELD_OUT} held-out records, "
+                f"got {len(records.held_out)}; give data.eval, or a larger eval_fraction"
+            )
     if problems or records is None:
         raise SpecError(list(dict.fromkeys(problems)))
     notes = records.notes + model.notes + ppo_notes(spec, model.fitting)

@@ -142,7 +142,11 @@ def read_records(
             notes.append(f"judge.prompts: {repeated} removed, they repeat an earlier one")
         prompts, spare = distinct[: judge.num_prompts], distinct[judge.num_prompts :]
         if len(prompts) < judge.num_prompts:
-            notes.append(f"judge.prompts: {len(prompts)} of the {judge.num_prompts} asked for")
+            few = len(prompts) < FEWEST_FINALS
+            notes.append(
+                f"{WARNING if few else ''}judge.prompts: {len(prompts)} of the "
+                f"{judge.num_prompts} asked for{', too few to tell trials apart' if few else ''}"
+            )
         if asked and len(prompts) < 2:
             problems.append(
                 f"judge.prompts: at least 2 prompts must not be in the training data, got "

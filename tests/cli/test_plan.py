@@ -650,7 +650,7 @@ def test_a_plan_says_which_chat_template_is_used_and_that_a_model_has_none(
     assert "# chat template: none, plain text with each message on a line of its own" in lines
     [note] = [line for line in lines if line.startswith("# note: model.model_name_or_path")]
     assert "has no chat template" in note
-    assert note.endswith("name one in data.chat_template")
+    assert note.endswith("give one in data.chat_template")
     written = "data.chat_template='{{ messages[0].content }}'"
     lines = planned(capsys, "model.model_name_or_path=./plain", written)
     assert "# chat template: the one of data.chat_template" in lines

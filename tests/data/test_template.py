@@ -94,7 +94,7 @@ def test_a_model_without_a_template_says_so_unless_the_spec_names_one(
     [note] = template_notes(choose_template(stories_tokenizer, None), None)
     assert note == (
         "model.model_name_or_path: has no chat template; training, judge and export use plain text "
-        "with each message on a line of its own; name one in data.chat_template"
+        "with each message on a line of its own; give one in data.chat_template"
     )
     family = byte_tokenizer(eos_token="<|im_end|>")
     [note] = template_notes(choose_template(family, None), None)

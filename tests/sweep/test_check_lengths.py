@@ -59,8 +59,10 @@ def test_fewer_records_than_a_step_takes_are_refused() -> None:
         "step's batch, got 3 of 13; raise algorithm.max_length, or set algorithm.truncation: "
         "keep_end"
     ]
-    # Few records of which none is too long are the user's choice.
-    assert checked(spec("dpo"), pairs(3, 0)) == ([], [], 3)
+    # Few records of which none is too long are the user's choice, and named.
+    assert checked(spec("dpo"), pairs(4, 0)) == ([], [], 4)
+    few = "warning: training records: 3, fewer than one optimizer step's batch of 4: each step sees"
+    assert checked(spec("dpo"), pairs(3, 0)) == ([], [f"{few} all of them"], 3)
 
 
 def test_reading_that_leaves_too_few_records_is_refused() -> None:
@@ -118,7 +120,7 @@ def test_replies_that_mostly_lose_their_end_are_a_warning() -> None:
     chats: list[Record] = [
         Conversation((user("xxxx"), assistant("y" * length))) for length in (1, 20, 30)
     ]
-    [note] = checked(spec("sft", truncation="keep_start"), chats).notes
+    note, _ = checked(spec("sft", truncation="keep_start"), chats).notes
     assert note.startswith("warning: training records: reply cut in 2 of 3; a cut reply has no end")
 
 

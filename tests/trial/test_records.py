@@ -191,7 +191,9 @@ def test_the_judge_takes_its_first_prompts(pairs: Path, tmp_path: Path) -> None:
 
 def test_fewer_judge_prompts_than_asked_for_are_said(pairs: Path, tmp_path: Path) -> None:
     records = read_records(data(pairs), "dpo", judge(tmp_path, range(30, 40), count=64))
-    assert records.notes == ["judge.prompts: 10 of the 64 asked for"]
+    assert records.notes == [
+        "warning: judge.prompts: 10 of the 64 asked for, too few to tell trials apart"
+    ]
 
 
 def test_ppo_asks_the_prompts_of_any_records_and_holds_none_out(
