@@ -43,18 +43,20 @@ def remove_overlap(train: Sequence[Record], others: Sequence[R]) -> tuple[list[R
     """(prompts or held-out records that training never asks, how many were removed).
 
     Compared are whole chats before a reply, system messages left out, whitespace and NFKC
-    normalised; every turn of a training conversation counts, of the others the last. A plain text
-    counts as a whole.
+    normalised; every turn of a conversation counts, since all of its replies are trained on or
+    measured. A plain text counts as a whole.
     """
-    asked: set[str] = set()
-    for record in train:
-        if isinstance(record, Conversation):
-            asked.update(
-                prompt_key(record.messages[:n])
-                for n, message in enumerate(record.messages)
-                if message["role"] == "assistant"
-            )
-        else:
-            asked.add(prompt_key(prompt_of(record)))
-    kept = [other for other in others if prompt_key(prompt_of(other)) not in asked]
+    asked = {key for record in train for key in _asked_by(record)}
+    kept = [other for other in others if not asked & _asked_by(other)]
     return kept, len(others) - len(kept)
+
+
+def _asked_by(record: Record) -> set[str]:
+    """What a record asks: the chat before each reply of a conversation, else its prompt."""
+    if not isinstance(record, Conversation):
+        return {prompt_key(prompt_of(record))}
+    return {
+        prompt_key(record.messages[:n])
+        for n, message in enumerate(record.messages)
+        if message["role"] == "assistant"
+    }

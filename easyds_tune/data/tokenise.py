@@ -10,6 +10,7 @@ in white space brings its own separator. A plain text stays as it is. No torch h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -80,6 +81,11 @@ class Encoder:
     def opening_length(self, ids: Ids) -> int:
         """Tokens that open every text (BOS or CLS), which a cut of the beginning keeps."""
         return int(bool(ids) and ids[0] in self._openers)
+
+    @cached_property
+    def reply_start_length(self) -> int:
+        """Tokens that the template writes between a question and its reply."""
+        return len(self._tokenise([self._reply_start])[0])
 
     def text(self, ids: Ids) -> str:
         """Ids as text, without special tokens."""

@@ -31,9 +31,12 @@ from easyds_tune.spec.algorithm import (
 
 _TOKENS = pa.list_(pa.int32())
 _MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
-_PROMPT, _OPENING = "prompt_length", "opening_length"
-"""Columns of an encoded set that `fit` reads and removes: tokens before the last reply, and tokens
-at the very start that a cut keeps (BOS or CLS)."""
+_PROMPT, _OPENING, _CUTTABLE = "prompt_length", "opening_length", "cuttable_length"
+"""Columns of an encoded set that `fit` reads and removes: tokens before the last reply, tokens at
+the very start that a cut keeps (BOS or CLS), and the position before which a cut has to end."""
+ASKED_TOKENS = 8
+"""Tokens of the prompt that a cut has to leave, or a quarter of the prompt where that is less;
+beside what the template writes between a question and its reply."""
 
 Numbers = NDArray[np.int64]
 
@@ -77,7 +80,8 @@ def sft_dataset(
         0 if isinstance(record, PlainText) else _before_last_reply(row["labels"])
         for record, row in zip(records, rows, strict=True)
     ]
-    return fit_sft(_dataset(_with_lengths(table, prompts, openings)), max_length, truncation)
+    table = _with_lengths(table, prompts, openings, encoder.reply_start_length)
+    return fit_sft(_dataset(table), max_length, truncation)
 
 
 def dpo_dataset(
@@ -161,9 +165,8 @@ def fit_sft(
         opening, prompts = _numbers(table, _OPENING), _numbers(table, _PROMPT)
         end = opening + lengths - max_length
         cut = _without(table, columns, opening, end)
-        # At least one token of the prompt must be left beside the reply.
-        keep = ~too_long | (prompts == 0) | (end < prompts)
-        reason, what = f"the last reply fills max_length {max_length}", "prompt"
+        keep = ~too_long | (prompts == 0) | (end <= _numbers(table, _CUTTABLE))
+        reason, what = f"no room for the prompt in max_length {max_length}", "prompt"
     fitted = _kept(cut, keep, reason, dataset)
     return fitted._replace(cut=_counted({what: keep & too_long}))
 
@@ -219,8 +222,8 @@ def _fit_pairs(
     if truncation == "drop":
         return _kept(table, surplus <= 0, f"longer than max_length {max_length}", dataset)
     cut = _without(table, with_prompt, opening, opening + surplus)
-    keep = (surplus <= 0) | (opening + surplus < prompts)
-    fitted = _kept(cut, keep, f"a reply fills max_length {max_length}", dataset)
+    keep = (surplus <= 0) | (opening + surplus <= _numbers(table, _CUTTABLE))
+    fitted = _kept(cut, keep, f"no room for the prompt in max_length {max_length}", dataset)
     return fitted._replace(cut=_counted({"prompt": keep & (surplus > 0)}))
 
 
@@ -273,12 +276,25 @@ def _tokens(rows: Sequence[dict[str, Ids]], columns: Sequence[str]) -> pa.Table:
 
 def _with_prompts(table: pa.Table, pairs: Sequence[dict[str, Ids]], encoder: Encoder) -> pa.Table:
     prompts = [pair["prompt_ids"] for pair in pairs]
-    return _with_lengths(table, list(map(len, prompts)), list(map(encoder.opening_length, prompts)))
+    openings = [encoder.opening_length(prompt) for prompt in prompts]
+    return _with_lengths(table, list(map(len, prompts)), openings, encoder.reply_start_length)
 
 
-def _with_lengths(table: pa.Table, prompts: list[int], openings: list[int]) -> pa.Table:
-    table = table.append_column(_PROMPT, pa.array(prompts, pa.int32()))
-    return table.append_column(_OPENING, pa.array(openings, pa.int32()))
+def _with_lengths(
+    table: pa.Table, prompts: list[int], openings: list[int], reply_start: int
+) -> pa.Table:
+    """reply_start: tokens that the template writes between a question and its reply."""
+    texts = [
+        max(prompt - opening - reply_start, 0)
+        for prompt, opening in zip(prompts, openings, strict=True)
+    ]
+    cuttable = [
+        prompt - reply_start - max(1, min(ASKED_TOKENS, text // 4))
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+    for name, numbers in ((_PROMPT, prompts), (_OPENING, openings), (_CUTTABLE, cuttable)):
+        table = table.append_column(name, pa.array(numbers, pa.int32()))
+    return table
 
 
 def _dataset(table: pa.Table) -> datasets.Dataset:
@@ -304,7 +320,7 @@ def _kept(
     table: pa.Table, keep: NDArray[np.bool_], reason: str, source: datasets.Dataset
 ) -> Fitted:
     """The rows to keep, without the columns that only `fit_*` reads."""
-    helpers = [name for name in (_PROMPT, _OPENING) if name in table.column_names]
+    helpers = [name for name in (_PROMPT, _OPENING, _CUTTABLE) if name in table.column_names]
     kept = table.drop_columns(helpers).filter(pa.array(keep))
     missing = len(table) - len(kept)
     name = hashlib.sha256(f"{source._fingerprint} {reason}".encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ For policies and reward models alike. `path` is where in the spec the model is n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from easyds_tune.errors import ModelError, Problem
 
 Shape = tuple[int, ...]
 
+LAYER = re.compile(r"\.\d+\.")
+"""In the name of a weight: the number of its layer."""
 SHOWN_TOKENS = 3
 """How many tokens outside of the embedding a problem names."""
 
@@ -80,6 +83,39 @@ def shape_problems(
                 f"must hold weights of the shapes in its config.json, {key} of {list(needed)}",
                 f"{list(shape)} in {name}{more}",
                 f"correct config.json, or fetch {name} again",
+            )
+        )
+    ]
+
+
+def missing_problems(
+    path: str, name: str, skeleton: PreTrainedModel, stored: Mapping[str, Shape]
+) -> list[str]:
+    """Weights of numbered layers that no file holds: Transformers would draw them at random.
+
+    A head or a pooler may be missing, as a reward model trains them. Models whose weights
+    Transformers converts while loading are left out.
+    """
+    transforms = get_model_conversion_mapping(skeleton)
+    renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
+    if not stored or len(renamings) < len(transforms):
+        return []
+    wanted = {key for key, _ in skeleton.named_parameters() if LAYER.search(key)}
+    known = dict.fromkeys(skeleton.state_dict(), True)
+    held = {
+        rename_source_key(key, renamings, [], skeleton.base_model_prefix, known)[0]
+        for key in stored
+    }
+    missing = sorted(wanted - held)
+    if not missing:
+        return []
+    return [
+        str(
+            Problem(
+                path,
+                "must hold the weights of all its layers",
+                f"{name} without {missing[0]} ({len(missing)} of {len(wanted)} are missing)",
+                f"fetch {name} again, or save it whole",
             )
         )
     ]

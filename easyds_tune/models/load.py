@@ -92,7 +92,15 @@ def load_with_fresh(
             )
     except Exception as error:
         raise ModelError([f"{name}: the model does not load: {why_not(error)}"]) from error
-    fresh = tuple(sorted({key.rpartition(".")[0] for key in loading["missing_keys"]}))
+    missing = sorted(loading["missing_keys"])
+    if kind == "causal" and missing:
+        raise ModelError(
+            [
+                f"{name}: must hold all of its weights, and {len(missing)} would be random, the "
+                f"first is {missing[0]}; fetch it again, or save it whole"
+            ]
+        )
+    fresh = tuple(sorted({key.rpartition(".")[0] for key in missing}))
     return model.to(device).eval(), fresh
 
 

@@ -25,6 +25,7 @@ from easyds_tune.errors import ModelError, Problem
 from easyds_tune.models.check import (
     Shape,
     embedding_rows,
+    missing_problems,
     quantised_problems,
     shape_problems,
     stored_shapes,
@@ -69,6 +70,7 @@ def check_reward_model(spec: RewardModelRewardSpec) -> list[str]:
     return [
         *quantised_problems(name, name, config),
         *shape_problems(name, name, classifier, stored),
+        *missing_problems(name, name, classifier, stored),
         *_token_problems(name, name, classifier, spec.trust_remote_code),
     ]
 

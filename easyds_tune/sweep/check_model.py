@@ -16,6 +16,7 @@ from easyds_tune.data.tokenise import Encoder
 from easyds_tune.errors import ModelError, Problem
 from easyds_tune.models.check import (
     embedding_rows,
+    missing_problems,
     quantised_problems,
     shape_problems,
     stored_shapes,
@@ -34,12 +35,15 @@ USUAL = "set sdpa or eager, or null, which lets Transformers choose"
 
 
 def base_problems(base: ModelSpec, skeleton: PreTrainedModel) -> list[str]:
-    """Quantised weights, and weights of other shapes than the configuration's."""
+    """Quantised weights, weights of other shapes than the configuration's, and missing ones."""
     name = base.model_name_or_path
     if quantised := quantised_problems(MODEL, name, skeleton.config):
         return quantised
     files = sorted(Path(expand_home(name)).glob("*.safetensors"))
-    return shape_problems(MODEL, name, skeleton, stored_shapes(files))
+    stored = stored_shapes(files)
+    return shape_problems(MODEL, name, skeleton, stored) + missing_problems(
+        MODEL, name, skeleton, stored
+    )
 
 
 def vocabulary_problems(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -168,9 +169,15 @@ def file_problems(model: str) -> list[str]:
     problems = []
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         problems.append(f"{model}: has no tokenizer, none of {', '.join(TOKENIZER_FILES)}")
-    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
     if not weights:
-        problems.append(f"{model}: has no weights, no *.safetensors and no *.bin")
+        problems.append(f"{model}: has no weights, no *.safetensors and no pytorch_model*.bin")
+    problems += [
+        f"{model}: has no {shard}, which {index.name} names; fetch it again"
+        for index in sorted(folder.glob("*.index.json"))
+        for shard in _shards(index)
+        if not (folder / shard).is_file()
+    ]
     for path in weights:
         if path.suffix == ".safetensors":
             try:
@@ -184,8 +191,16 @@ def file_problems(model: str) -> list[str]:
     return problems
 
 
+def _shards(index: Path) -> list[str]:
+    """The files that hold a model's weights by its index; none where that cannot be read."""
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
 def _check_model(spec: SweepSpec, records: SweepRecords | None) -> _ModelCheck:
-    """LoRA targets, prompts without room for a reply, and lengths that leave no record."""
+    """What the policy's files, its tokenizer and the records say against the spec."""
     kind: ModelKind = "reward" if spec.algorithm.type == "rm" else "causal"
     if problems := hub_problems(spec.model.model_name_or_path, spec.model.revision):
         return _ModelCheck(problems)

@@ -79,8 +79,27 @@ def test_keep_end_cuts_the_prompts_beginning_and_never_the_last_reply(plain: Enc
     assert (fitted.cut, fitted.dropped.total()) == ({"prompt": 1}, 0)
     long_reply = [Conversation((user("q"), assistant("a" * 4)))]
     fitted = sft_dataset(long_reply, plain, 5, "keep_end")
-    assert fitted.dropped == {"the last reply fills max_length 5": 1}
+    assert fitted.dropped == {"no room for the prompt in max_length 5": 1}
     assert sft_dataset([PlainText("abcdefg")], plain, 4, "keep_end").cut == {"prompt": 1}
+
+
+def test_a_cut_that_would_leave_the_markup_alone_leaves_the_record_out(
+    bytes_tokenizer: Any,
+) -> None:
+    """A reply without a question teaches nothing of the question."""
+    jinja = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    jinja += "{% if add_generation_prompt %}[assistant]{% endif %}"
+    template = Encoder(bytes_tokenizer, Template(jinja, "spec"))
+    chat = [Conversation((user("what is a stack, and what is a queue?"), assistant("a list")))]
+    (whole,) = sft_dataset(chat, template).dataset
+    start = template.reply_start_length
+    reply = sum(label != IGNORED for label in whole["labels"])
+    asked = len(whole["input_ids"]) - reply - start
+    least = start + min(8, asked // 4) + reply
+    assert start > 0
+    assert len(sft_dataset(chat, template, least, "keep_end").dataset) == 1
+    left = sft_dataset(chat, template, least - 1, "keep_end")
+    assert left.dropped == {f"no room for the prompt in max_length {least - 1}": 1}
 
 
 def test_a_plain_text_cut_at_its_beginning_keeps_its_end(plain: Encoder) -> None:
@@ -131,7 +150,7 @@ def test_keep_end_cuts_the_same_from_the_prompt_of_both_sides(plain: Encoder) ->
     assert texts(plain, fitted, "prompt_ids") == ["x\n", "x\n"]
     assert texts(plain, fitted, "chosen_ids") == ["yy<|im_end|>", "y<|im_end|>"]
     assert fitted.cut == {"prompt": 1}
-    assert fitted.dropped == {"a reply fills max_length 5": 1}
+    assert fitted.dropped == {"no room for the prompt in max_length 5": 1}
     rewards = reward_dataset(pairs, plain, 5, "keep_end")
     assert texts(plain, rewards, "chosen_ids") == ["x\nyy<|im_end|>", "x\ny<|im_end|>"]
     assert texts(plain, rewards, "rejected_ids") == ["x\nz<|im_end|>", "x\nzz<|im_end|>"]

@@ -151,3 +151,28 @@ def test_searched_targets_are_placed_as_well() -> None:
     space = {"model.lora_target_modules": [["q_proj"], ["lm_head"]]}
     [problem] = problems("sft", search_space=space)
     assert "must leave out lm_head for sft" in problem
+
+
+# ---- missing weights ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ALGORITHMS)
+def test_a_base_without_the_weights_of_a_layer_is_refused(kind: str, tmp_path: Path) -> None:
+    base = small_base(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if ".mlp." not in name}
+    save_file(kept, base / "model.safetensors", metadata={"format": "pt"})
+    [problem] = problems(kind, model={"model_name_or_path": str(base)})
+    assert problem.startswith(
+        "model.model_name_or_path: must hold the weights of all its layers, got "
+    )
+    assert "without model.layers.0.mlp.down_proj.weight (3 of 12 are missing)" in problem
+
+
+def test_a_shard_that_the_index_names_and_that_is_absent_is_refused(tmp_path: Path) -> None:
+    base = small_base(tmp_path / "base")
+    weight_map = {"model.norm.weight": "model.safetensors", "x": "model-00002-of-00002.safetensors"}
+    index = json.dumps({"weight_map": weight_map})
+    (base / "model.safetensors.index.json").write_text(index, encoding="utf-8")
+    [problem] = problems("sft", model={"model_name_or_path": str(base)})
+    assert "has no model-00002-of-00002.safetensors, which model.safetensors.index.json" in problem

@@ -93,7 +93,7 @@ def test_data_eval_with_almost_nothing_left_is_a_problem(
     ]
 
 
-def test_a_held_out_conversation_is_removed_where_training_answers_its_last_question(
+def test_a_held_out_conversation_is_removed_where_training_answers_any_of_its_questions(
     tmp_path: Path,
 ) -> None:
     def chat(*turns: str) -> dict[str, Any]:
@@ -106,11 +106,14 @@ def test_a_held_out_conversation_is_removed_where_training_answers_its_last_ques
         chat("a", "b", "c", "other"),
         chat("a", "x", "c", "d"),
         chat("e", "f"),
+        chat("g", "h", "i", "j"),
     ]
     spec = data(train, eval=[{"path": str(written(tmp_path / "eval.jsonl", rows))}])
     records = read_records(spec, "sft", None)
-    assert [r.messages[-2]["content"] for r in records.held_out] == ["c", "e"]  # type: ignore[union-attr]
-    assert records.notes == ["data.eval: 2 removed, they are in the training data"]
+    assert [r.messages[-2]["content"] for r in records.held_out] == ["e", "i"]  # type: ignore[union-attr]
+    assert records.notes == [
+        "warning: data.eval: 3 removed, they are in the training data, 2 are left"
+    ]
 
 
 def test_a_plain_text_of_the_training_data_is_not_held_out(tmp_path: Path) -> None:
