@@ -154,8 +154,10 @@ def token_problems(
         return []
     shown = [f"{what} with id {number}" for what, number in outside.items()]
     more = f" and {len(shown) - SHOWN_TOKENS} more" if len(shown) > SHOWN_TOKENS else ""
-    pad = "pad_token" in shown[0] and len(outside) == 1
-    remedy = ", or set another pad_token in tokenizer_config.json" if pad else ""
+    roles = [what.split()[0] for what in outside if what in named]
+    remedy = ""
+    if len(roles) == len(outside):  # no text has them, so others will do
+        remedy = f", or set another {' and '.join(roles)} in tokenizer_config.json"
     return [
         str(
             Problem(

@@ -137,7 +137,7 @@ def _auto_problems(config: dict[str, Any]) -> list[str]:
     """`auto` where neither Transformers nor DeepSpeed knows what to fill in."""
     return [
         f"deepspeed.{path}: must be a value of its own, got auto; write one, or remove it"
-        for path in _autos(config)
+        for path in _autos({name: part for name, part in config.items() if name not in NOT_TAKEN})
         if path not in AUTO | {"zero_optimization.stage"}
     ]
 
@@ -153,12 +153,22 @@ def _autos(config: dict[str, Any], above: str = "") -> list[str]:
     return paths
 
 
+OLD_OFFLOADS = {"cpu_offload": "offload_optimizer", "cpu_offload_params": "offload_param"}
+"""DeepSpeed's old names -> those of today."""
+
+
 def _offload_problems(config: dict[str, Any]) -> list[str]:
     """Offloading that the stage does not have: DeepSpeed would ignore it."""
     zero = config.get("zero_optimization", {})
     stage = zero.get("stage", 0) if isinstance(zero, dict) else None
     if not isinstance(stage, int):
         return []
+    if old := [name for name in OLD_OFFLOADS if name in zero]:
+        return [
+            f"deepspeed.zero_optimization.{name}: must be absent, its name is an old one; write "
+            f"{OLD_OFFLOADS[name]}: {{device: cpu}}, or remove it"
+            for name in old
+        ]
     least = {"offload_optimizer": 1, "offload_param": 3}
     return [
         f"deepspeed.zero_optimization.{name}: must be absent below stage {needed}, got stage "

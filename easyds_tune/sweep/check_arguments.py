@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.import_utils import is_liger_kernel_available, is_torch_tf32_available
 
@@ -185,6 +186,9 @@ def _trainer(
     trainer.create_optimizer()
     loader = trainer.get_train_dataloader()
     loader.collate_fn([rows[index] for index in range(count)])
+    if training.gradient_checkpointing and config.gradient_checkpointing_kwargs:
+        # They are passed on to torch, which names those that it does not know.
+        checkpoint(torch.nn.Identity(), torch.zeros(1), **config.gradient_checkpointing_kwargs)
     if config.neftune_noise_alpha is not None:
         config.neftune_noise_alpha / 1.0  # as its hook on the embedding does
 

@@ -198,3 +198,15 @@ def test_the_optimizer_of_an_offloaded_state_is_deepspeeds_unless_the_config_say
     assert optimizer_on_cpu(config)
     assert not optimizer_on_cpu(config | {"zero_force_ds_cpu_optimizer": False})
     assert not optimizer_on_cpu(preset(2))
+
+
+def test_an_optimizer_section_with_auto_has_one_problem() -> None:
+    [problem] = problems_of({"optimizer": {"type": "AdamW", "params": {"lr": "auto"}}})
+    assert problem.startswith("deepspeed.optimizer: must be absent, ")
+
+
+def test_an_old_name_of_offloading_is_refused_with_the_one_of_today() -> None:
+    assert problems_of({"zero_optimization": {"stage": 2, "cpu_offload": True}}) == [
+        "deepspeed.zero_optimization.cpu_offload: must be absent, its name is an old one; write "
+        "offload_optimizer: {device: cpu}, or remove it"
+    ]

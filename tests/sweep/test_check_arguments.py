@@ -69,3 +69,16 @@ def test_an_offloaded_optimizer_is_adam_or_refused() -> None:
     assert "must be adamw_torch where DeepSpeed offloads the optimizer" in problem
     unforced = config | {"zero_force_ds_cpu_optimizer": False}
     assert problems("sft", {"optim": "sgd"}, deepspeed=unforced) == []
+
+
+def test_settings_of_gradient_checkpointing_that_torch_does_not_know_are_refused() -> None:
+    def found(settings: dict[str, Any]) -> list[str]:
+        arguments = {"gradient_checkpointing_kwargs": settings}
+        training = {"training_arguments": arguments, "gradient_checkpointing": True}
+        spec = start_spec("sft", training=training)
+        return argument_problems(spec, spec.model, "causal", load_tokenizer(str(TUTOR)))
+
+    [problem] = found({"foo": 1})
+    assert problem.startswith(f"{ARGUMENTS}.gradient_checkpointing_kwargs: ")
+    assert "Unexpected keyword arguments: foo" in problem
+    assert found({"use_reentrant": False}) == []
