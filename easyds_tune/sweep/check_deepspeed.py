@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from torch.utils.cpp_extension import get_cxx_compiler, is_ninja_available
+from torch.utils.cpp_extension import (
+    get_cxx_compiler,
+    get_default_build_root,
+    is_ninja_available,
+)
 from transformers import PreTrainedModel
 
 from easyds_tune.errors import Problem
@@ -28,6 +36,8 @@ from easyds_tune.spec.sweep import SweepSpec
 NEED_A_GPU = ("zero_quantized_weights", "zero_quantized_gradients",
               "zero_quantized_nontrainable_weights")  # fmt: skip
 """Switches of zero_optimization whose kernels are for GPUs."""
+OLD_LOCK_SECONDS = 1800.0
+"""No build of an op takes so long."""
 
 
 def deepspeed_problems(spec: SweepSpec, skeleton: PreTrainedModel) -> list[str]:
@@ -119,7 +129,34 @@ def _op_problems(config: dict[str, Any], zero: dict[str, Any]) -> list[str]:
         )
         for name, op in needed.items()
         if not _can_build(op)
+    ] + [
+        str(
+            Problem(
+                f"deepspeed.zero_optimization.{name}",
+                "must not wait for another process to build DeepSpeed's op",
+                f"{lock}, {age / 60:.0f} minutes old",
+                "remove that file if no build runs; a process killed while it builds leaves one",
+            )
+        )
+        for name, op in needed.items()
+        for lock in _build_locks(op)
+        if (age := _age_of(lock)) > OLD_LOCK_SECONDS
     ]
+
+
+def _build_locks(op: Any) -> Iterator[Path]:
+    """Files that torch waits for before it builds or loads an op (torch 2.13, file_baton.py)."""
+    own = os.environ.get("TORCH_EXTENSIONS_DIR")
+    version = f"py{sys.version_info.major}{sys.version_info.minor}_*"
+    folders = [Path(own)] if own else Path(get_default_build_root()).glob(version)
+    return (folder / op.name / "lock" for folder in folders)
+
+
+def _age_of(file: Path) -> float:
+    try:
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:  # no build, or it has just ended
+        return 0.0
 
 
 def _can_build(op: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,3 +41,17 @@ def test_offloading_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     [problem] = problems(OFFLOAD)
     assert problem.startswith("deepspeed.zero_optimization.offload_optimizer: must be absent where")
     assert "install a C++ compiler and ninja" in problem
+
+
+def test_a_build_that_was_killed_is_named_instead_of_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    lock = tmp_path / "cpu_adam" / "lock"
+    lock.parent.mkdir()
+    lock.touch()
+    assert problems(OFFLOAD) == []  # another process may be building
+    os.utime(lock, (1, 1))
+    [problem] = problems(OFFLOAD)
+    assert f"got {lock}, " in problem
+    assert "remove that file if no build runs" in problem
