@@ -26,7 +26,10 @@ FORM_IN_WORDS = {
     "full": "A whole model: every weight was trained.",
 }
 
-NO_TEMPLATE_IN_WORDS = f"It was trained without a chat template: {PLAIN}."
+NO_TEMPLATE_IN_WORDS = (
+    f"It was trained without a chat template: {PLAIN}. End a prompt with a line break, as in "
+    '`tokenizer("a prompt\\n", return_tensors="pt")`.'
+)
 
 
 def installed_versions() -> dict[str, str]:
