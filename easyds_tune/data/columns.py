@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -86,6 +86,23 @@ def is_empty(value: object) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or value == [] or value == {} or value != value
+
+
+def present(rows: Sequence[Row]) -> list[str]:
+    """The columns that hold a value in at least one record, in order; a blank text is one."""
+    return list(
+        dict.fromkeys(
+            name
+            for row in rows
+            for name, value in row.columns.items()
+            if not is_empty(value) or (isinstance(value, str) and value)
+        )
+    )
+
+
+def holding(rows: Sequence[Row], name: str, most: int | None = None) -> list[Row]:
+    """The first records with a value in a column, all of them by default."""
+    return list(islice((row for row in rows if not is_empty(row.columns.get(name))), most))
 
 
 def named(columns: Iterable[str]) -> str:

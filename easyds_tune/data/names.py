@@ -29,9 +29,15 @@ USUAL: dict[str, tuple[str, ...]] = {
 """Names that a column of each meaning usually has, the likeliest first."""
 
 
+def plain_name(column: str) -> str:
+    """A name without its case, blanks and marks: `isGood`, `Is good?` and `is-good` are one."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column)
+    return re.sub(r"[\W_]+", "_", words.lower()).strip("_")
+
+
 def usual_column(columns: Sequence[str], meaning: str) -> str | None:
     """The column that most likely holds a meaning, whatever the case and blanks of its name."""
-    plain = {column: re.sub(r"[\s_-]+", "_", column.strip().lower()) for column in columns}
+    plain = {column: plain_name(column) for column in columns}
     for name in USUAL[meaning]:
         if name in columns:
             return name

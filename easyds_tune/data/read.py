@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, named
+from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, named, present
 from easyds_tune.data.files import read_rows
 from easyds_tune.data.formats import convert
 from easyds_tune.data.kinds import NO_REPLY, WrongKind, as_kind, checked
 from easyds_tune.data.marks import looks_marked
 from easyds_tune.data.names import USUAL
-from easyds_tune.data.recognise import Unknown, kto_column, present, recognise
+from easyds_tune.data.recognise import Unknown, recognise
 from easyds_tune.data.records import Conversation, Kind, PlainText, Record
 from easyds_tune.data.remedies import remedy
 from easyds_tune.data.texts import parse_texts
+from easyds_tune.data.verdicts import kto_column
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource
 

@@ -9,14 +9,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, named
+from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, holding, named, present
 from easyds_tune.data.formats import convert
 from easyds_tune.data.kinds import WrongKind, as_kind, checked
 from easyds_tune.data.messages import holds_messages
 from easyds_tune.data.names import usual_column
-from easyds_tune.data.recognise import holding, present, recognise
+from easyds_tune.data.recognise import recognise
 from easyds_tune.data.records import Kind
 from easyds_tune.data.texts import parse_texts
+from easyds_tune.data.verdicts import kto_column
 from easyds_tune.errors import DataError
 
 TRIED_RECORDS = 100
@@ -59,6 +60,8 @@ def remedy(rows: Sequence[Row], kind: Kind, written: Mapping[str, str]) -> str |
         written: The spec's own `columns`, which the remedy keeps.
     """
     tried = list(rows[:TRIED_RECORDS])
+    if kind in ("conversations", "preferences") and kto_column(tried):
+        return None
     for renames, layout in _candidates(tried, kind):
         if (renames or layout) and _works(tried, renames, layout, kind):
             return _line(_merged(written, renames), layout)
