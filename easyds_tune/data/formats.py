@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from easyds_tune.data.columns import Dirty, Fields, Malformed, is_empty, shape
+from easyds_tune.data.kinds import NO_REPLY
 from easyds_tune.data.marks import EASYDS_TURN, HH_TURN, dialogue
 from easyds_tune.data.messages import Turn, masked_by_list, reject_unsupported, turns
 from easyds_tune.data.records import (
@@ -20,6 +21,7 @@ from easyds_tune.data.records import (
 )
 
 PROMPTS_DIFFER = "chosen and rejected answer different prompts"
+TWO_SYSTEMS = "two different system prompts"
 ENDS_WITH_REPLY = "the prompt ends with the assistant's turn"
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 
@@ -55,7 +57,7 @@ def _with_system(record: Record, fields: Fields) -> Record:
         found.append(chat[0]["content"])
         message = chat[0]
     if len({text.strip() for text in found}) > 1:
-        raise Dirty("two different system prompts")
+        raise Dirty(TWO_SYSTEMS)
     if chat and chat[0]["role"] == "system":
         chat = chat[1:]
     else:
@@ -100,22 +102,52 @@ def _chat(chat: list[Turn]) -> Conversation | Prompt:
 def _answered(prompt: list[Turn], answer: list[Turn]) -> Conversation | Prompt:
     if prompt and answer and prompt[-1].role == answer[0].role == "assistant":
         raise Dirty(ENDS_WITH_REPLY)
-    return _chat([*prompt, *answer])
+    return _chat(_joined(prompt, answer))
+
+
+def _joined(prompt: list[Turn], dialogue: list[Turn]) -> list[Turn]:
+    """The prompt and then the dialogue, which may repeat the prompt's turns itself."""
+    opening = [turn for turn in (*prompt[:1], *dialogue[:1]) if turn.role == "system"]
+    if len({turn.content.strip() for turn in opening if turn.content.strip()}) > 1:
+        raise Dirty(TWO_SYSTEMS)
+    opening = sorted(opening, key=lambda turn: not turn.content.strip())[:1]
+    asked, said = _without_system(prompt), _without_system(dialogue)
+    if _holds(said, asked):
+        return [*opening, *said]
+    if said and asked[-1].role == said[0].role == "user":
+        raise Dirty("the prompt differs from the dialogue's beginning")
+    return [*opening, *asked, *said]
+
+
+def _without_system(chat: list[Turn]) -> list[Turn]:
+    return chat[1:] if chat and chat[0].role == "system" else chat
+
+
+def _holds(dialogue: list[Turn], prompt: list[Turn]) -> bool:
+    """Whether a dialogue has the turns of a prompt among its own, at its beginning or later."""
+    said, asked = (
+        [(turn.role, turn.content.strip()) for turn in chat] for chat in (dialogue, prompt)
+    )
+    starts = range(len(said) - len(asked) + 1)
+    if asked and said and asked[0][0] != said[0][0]:
+        return False
+    return any(said[n : n + len(asked)] == asked for n in starts) or not asked
 
 
 def _pair(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn]) -> PreferencePair:
-    """A pair from its prompt and two replies of one assistant message each."""
+    """A pair from its prompt and two sides that share all turns but the last."""
     for side in (chosen, rejected):
         if not side or side[-1].role != "assistant":
-            raise Dirty("no reply at the end")
-    if len(chosen) != 1 or len(rejected) != 1:
+            raise Dirty(NO_REPLY)
+    if chosen[:-1] != rejected[:-1]:
         raise Dirty(PROMPTS_DIFFER)
-    if chosen[0].masked or rejected[0].masked:
+    if chosen[-1].masked or rejected[-1].masked:
         raise Dirty("the reply of a pair is masked")
-    if prompt and prompt[-1].role == "assistant":
+    asked = _joined(prompt, chosen[:-1])
+    if asked and asked[-1].role == "assistant":
         raise Dirty(ENDS_WITH_REPLY)
-    messages = tuple(turn.message for turn in prompt)
-    return PreferencePair(messages, chosen[0].content, rejected[0].content)
+    messages = tuple(turn.message for turn in asked)
+    return PreferencePair(messages, chosen[-1].content, rejected[-1].content)
 
 
 def _prompt(fields: Fields, name: str = "prompt") -> list[Turn]:
@@ -135,24 +167,9 @@ def _from_prompt_completion(fields: Fields) -> Record:
 
 
 def _from_preference(fields: Fields) -> Record:
-    """TRL's pairs: an explicit prompt, or one that opens both sides."""
-    chosen, rejected = _reply(fields, "chosen"), _reply(fields, "rejected")
-    if fields.has("prompt") and len(chosen) == 1:
-        return _pair(_prompt(fields), chosen, rejected)
-    if chosen[:-1] != rejected[:-1]:
-        raise Dirty(PROMPTS_DIFFER)
-    if fields.has("prompt") and _opens_with(chosen, fields.columns["prompt"]):
-        fields.get("prompt")
-    return _pair(chosen[:-1], chosen[-1:], rejected[-1:])
-
-
-def _opens_with(dialogue: list[Turn], prompt: object) -> bool:
-    """Whether a prompt beside a whole dialogue only repeats what the dialogue holds."""
-    opening = [turn for turn in dialogue[:-1] if turn.role != "system"]
-    if isinstance(prompt, str):
-        return prompt.strip() in [turn.content.strip() for turn in opening if turn.role == "user"]
-    asked = [turn for turn in turns(Fields({"prompt": prompt}), "prompt") if turn.role != "system"]
-    return opening[-len(asked) :] == asked
+    """TRL's pairs: an explicit prompt, turns that open both sides, or both."""
+    prompt = _history(fields) if is_empty(fields.get("prompt")) else _prompt(fields)
+    return _pair(prompt, _reply(fields, "chosen"), _reply(fields, "rejected"))
 
 
 def _from_prompt(fields: Fields) -> Record:
