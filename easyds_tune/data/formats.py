@@ -8,7 +8,7 @@ from dataclasses import replace
 from easyds_tune.data.columns import Dirty, Fields, Malformed, is_empty, shape
 from easyds_tune.data.kinds import NO_REPLY
 from easyds_tune.data.marks import EASYDS_TURN, HH_TURN, dialogue
-from easyds_tune.data.messages import Turn, masked_by_list, reject_unsupported, turns
+from easyds_tune.data.messages import Turn, masked_by_list, reject_masked, reject_unsupported, turns
 from easyds_tune.data.records import (
     Conversation,
     Kind,
@@ -34,6 +34,8 @@ def convert(fields: Fields, layout: str, kind: Kind) -> Record:
         Dirty: It is of no use, for a reason that is counted.
     """
     reject_unsupported(fields)
+    if kind != "prompts":
+        reject_masked(fields)
     record = _CONVERTERS[layout](fields)
     if not isinstance(record, PlainText):
         record = _with_system(record, fields)

@@ -94,6 +94,23 @@ def reject_unsupported(fields: Fields) -> None:
                 raise Dirty(reason)
 
 
+def reject_masked(fields: Fields) -> None:
+    """Raise Dirty for a record that a column such as `weight: 0` or `train: false` leaves out."""
+    for key in MASKS:
+        value = fields.columns.get(key)
+        if is_empty(value) or isinstance(value, list):
+            continue
+        fields.get(key)
+        try:
+            trained = _flag(value, key)
+        except Malformed as error:
+            raise Malformed(
+                f"{error}; if it is no weight of the record, rename the column with `columns`"
+            ) from error
+        if not trained:
+            raise Dirty(f"the record's {key} is 0 or false")
+
+
 def turns(fields: Fields, name: str, text_role: str | None = None) -> list[Turn]:
     """The messages of a column: a list of them, one alone, lists of roles and contents, or text.
 
@@ -216,7 +233,7 @@ def _flag(value: object, where: str) -> bool:
     if isinstance(value, str) and value.strip().lower() in _FLAGS:
         return _FLAGS[value.strip().lower()]
     raise Malformed(
-        f"{where} must be 0 or 1 (false or true), since a turn is trained or not, got "
+        f"{where} must be 0 or 1 (false or true), since it is trained or not, got "
         f"{shape(value)}; round it, or remove the key"
     )
 

@@ -179,3 +179,36 @@ def test_a_struct_of_lists_is_messages(tmp_path: Path, keys: tuple[str, str]) ->
     path.write_text(json.dumps([{column: {**lists, keys[1]: ["q"]}}]), encoding="utf-8")
     with pytest.raises(DataError, match=r"lists of .* must have one length, got \[1, 4\]"):
         read(DataSource(path=str(path)), "conversations")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "completion": "a"},
+        {"messages": [user("q"), assistant("a")]},
+        {"instruction": "q", "output": "a"},
+        {"text": "t"},
+    ],
+)
+@pytest.mark.parametrize("key", ["weight", "train", "loss", "loss_mask"])
+@pytest.mark.parametrize(("off", "on"), [(0, 1), (False, True), ("0", "true"), (0.0, 1.0)])
+def test_a_record_that_is_masked_is_left_out(
+    read_jsonl: Reader, row: dict[str, Any], key: str, off: object, on: object
+) -> None:
+    report = read_jsonl([{**row, key: value} for value in (off, on, None)], "conversations")
+    assert (len(report.records), report.notes) == (2, [])
+    assert report.dropped == {f"the record's {key} is 0 or false": 1}
+
+
+def test_a_masked_pair_is_left_out_and_a_masked_prompt_stays(read_jsonl: Reader) -> None:
+    rows = [{"prompt": "q", "chosen": "x", "rejected": "y", "weight": n} for n in (0, 1)]
+    assert len(read_jsonl(rows, "preferences").records) == 1
+    assert len(read_jsonl(rows, "prompts").records) == 2
+
+
+def test_a_record_of_a_fraction_of_a_weight_is_refused(read_jsonl: Reader) -> None:
+    row = {"prompt": "q", "completion": "a", "weight": 0.5}
+    with pytest.raises(DataError, match=r"weight must be 0 or 1 .*rename the column") as caught:
+        read_jsonl([row], "conversations")
+    report = read_jsonl([row], "conversations", columns={"weight": "kg"})
+    assert (len(report.records), len(caught.value.problems)) == (1, 1)
