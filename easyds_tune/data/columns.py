@@ -62,6 +62,16 @@ class Fields:
         """A column that may be absent, null or empty: then the empty string."""
         return self.string(name) if self.has(name) else ""
 
+    def reply(self, name: str) -> object:
+        """A column that must be there; null is an empty reply, which is left out and counted."""
+        self.require(name)
+        value = self.get(name)
+        return "" if value is None or value != value else value
+
+    def reply_string(self, name: str) -> str:
+        """A reply that must be text or null."""
+        return "" if self.reply(name) == "" else self.string(name)
+
     def require(self, name: str) -> None:
         """Raise Malformed where the column is absent."""
         if name not in self.columns:

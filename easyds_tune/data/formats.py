@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 from easyds_tune.data.columns import Dirty, Fields, Malformed, is_empty, shape
-from easyds_tune.data.kinds import NO_REPLY
+from easyds_tune.data.kinds import EMPTY_REPLY, NO_REPLY
 from easyds_tune.data.marks import EASYDS_TURN, HH_TURN, dialogue
 from easyds_tune.data.messages import Turn, masked_by_list, reject_masked, reject_unsupported, turns
 from easyds_tune.data.records import (
@@ -23,6 +24,7 @@ from easyds_tune.data.records import (
 PROMPTS_DIFFER = "chosen and rejected answer different prompts"
 TWO_SYSTEMS = "two different system prompts"
 ENDS_WITH_REPLY = "the prompt ends with the assistant's turn"
+NO_TEXT = Turn("assistant", "")
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 
 
@@ -142,7 +144,7 @@ def _pair(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn]) -> Prefe
         if not side or side[-1].role != "assistant":
             raise Dirty(NO_REPLY)
     if chosen[:-1] != rejected[:-1]:
-        raise Dirty(PROMPTS_DIFFER)
+        raise Dirty(EMPTY_REPLY if [NO_TEXT] in (chosen, rejected) else PROMPTS_DIFFER)
     if chosen[-1].masked or rejected[-1].masked:
         raise Dirty("the reply of a pair is masked")
     asked = _joined(prompt, chosen[:-1])
@@ -152,12 +154,21 @@ def _pair(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn]) -> Prefe
     return PreferencePair(messages, chosen[-1].content, rejected[-1].content)
 
 
+def _has_pair(fields: Fields) -> bool:
+    return fields.has("chosen") and fields.has("rejected")
+
+
+def _may_have_pair(fields: Fields) -> bool:
+    """Whether the columns of a pair are there, one or both of them null."""
+    return {"chosen", "rejected"} <= fields.columns.keys()
+
+
 def _prompt(fields: Fields, name: str = "prompt") -> list[Turn]:
     return [*_history(fields), *turns(fields, name, "user")]
 
 
 def _reply(fields: Fields, name: str) -> list[Turn]:
-    return turns(fields, name, "assistant")
+    return turns(fields, name, "assistant") if fields.reply(name) != "" else [NO_TEXT]
 
 
 def _from_messages(fields: Fields) -> Record:
@@ -187,12 +198,12 @@ def _from_alpaca(fields: Fields) -> Record:
     instruction, extra = fields.string("instruction"), fields.optional_string("input")
     question = f"{instruction}\n{extra}" if extra else instruction
     prompt = [*_history(fields), Turn("user", question)]
-    if fields.has("chosen") and fields.has("rejected"):
+    if _has_pair(fields) or (is_empty(fields.columns.get("output")) and _may_have_pair(fields)):
         return _pair(prompt, _reply(fields, "chosen"), _reply(fields, "rejected"))
     ranked = fields.get("output")
     if isinstance(ranked, list):
         return _ranked(fields, prompt, ranked)
-    return _chat([*prompt, Turn("assistant", fields.string("output"))])
+    return _chat([*prompt, Turn("assistant", fields.reply_string("output"))])
 
 
 def _ranked(fields: Fields, prompt: list[Turn], replies: list[object]) -> PreferencePair:
@@ -229,22 +240,29 @@ def _history(fields: Fields) -> list[Turn]:
 
 def _from_sharegpt(fields: Fields) -> Record:
     chat = masked_by_list(fields, turns(fields, "conversations"))
-    if fields.has("chosen") and fields.has("rejected"):
+    waits = not chat or chat[-1].role != "assistant"
+    if _has_pair(fields) or (waits and _may_have_pair(fields)):
         return _pair(chat, _reply(fields, "chosen"), _reply(fields, "rejected"))
     return _chat(chat)
 
 
 def _from_hh(fields: Fields) -> Record:
     """Two whole dialogues that part at the last `Assistant:`."""
-    sides = [dialogue(fields.string(name), HH_TURN, name) for name in ("chosen", "rejected")]
+    sides = [_dialogue(fields, name, HH_TURN) for name in ("chosen", "rejected")]
     return _parted(*sides)
 
 
 def _from_easyds_reward(fields: Fields) -> Record:
     """Two texts that open with the prompt, `用户: …` and then `助手: …`; `grade` is kept apart."""
-    sides = [dialogue(fields.string(name), EASYDS_TURN, name) for name in ("chosen", "rejected")]
+    sides = [
+        dialogue(fields.reply_string(name), EASYDS_TURN, name) for name in ("chosen", "rejected")
+    ]
     fields.get("grade")
     return _parted(*sides)
+
+
+def _dialogue(fields: Fields, name: str, mark: re.Pattern[str]) -> tuple[list[Message], str]:
+    return dialogue(fields.reply_string(name), mark, name)
 
 
 def _parted(chosen: tuple[list[Message], str], rejected: tuple[list[Message], str]) -> Record:
@@ -256,9 +274,8 @@ def _parted(chosen: tuple[list[Message], str], rejected: tuple[list[Message], st
 
 
 def _from_cvalues(fields: Fields) -> Record:
-    return PreferencePair(
-        (user(fields.string("prompt")),), fields.string("pos_resp"), fields.string("neg_resp")
-    )
+    chosen, rejected = fields.reply_string("pos_resp"), fields.reply_string("neg_resp")
+    return PreferencePair((user(fields.string("prompt")),), chosen, rejected)
 
 
 def _from_easyds_sft(fields: Fields) -> Record:

@@ -155,8 +155,9 @@ def is_message(item: object) -> bool:
         return False
     role_key, content_key = _keys(item)
     role = item.get(role_key)
+    content = item.get(content_key)
     known = isinstance(role, str) and (role in ROLES or role in CALL_ROLES)
-    return known and isinstance(item.get(content_key), str | list | None)
+    return known and (is_empty(content) or isinstance(content, str | list))
 
 
 def holds_messages(value: Columns | list[object]) -> bool:
@@ -239,7 +240,7 @@ def _flag(value: object, where: str) -> bool:
 
 
 def _content(value: object, where: str, name: str, fields: Fields) -> str:
-    if value is None:
+    if value is None or value != value:
         return ""
     if isinstance(value, str):
         return value

@@ -164,9 +164,8 @@ def _parse_marks(columns: list[Columns], name: str) -> list[str]:
         columns[n][name] = chat
         for reply in (reply for names in REPLY_COLUMNS for reply in names):
             value = columns[n].get(reply)
-            columns[n][reply] = value.strip() if isinstance(value, str) else value
-            if value is None:
-                del columns[n][reply]
+            if isinstance(value, str):
+                columns[n][reply] = value.strip()
     marks = "`Human:` and `Assistant:` (or `用户:` and `助手:`)"
     return [f"{name}: {count} texts with {marks} read as turns"] if count else []
 

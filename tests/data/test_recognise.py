@@ -79,8 +79,8 @@ def test_the_format_is_that_of_the_columns_with_values(read_jsonl: Reader) -> No
     assert read_jsonl(rows, "conversations").records == [CHAT]
     rows = [{"prompt": "q", "chosen": None, "rejected": None},
             {"prompt": "q", "chosen": "good", "rejected": "bad"}]  # fmt: skip
-    with pytest.raises(DataError, match=r"rows.jsonl:1: chosen must be"):
-        read_jsonl(rows, "preferences")
+    report = read_jsonl(rows, "preferences")
+    assert (report.records, report.dropped) == ([PAIR], {"empty reply": 1})
 
 
 def test_a_file_of_two_formats_names_the_rows_that_do_not_fit(read_jsonl: Reader) -> None:
