@@ -86,7 +86,7 @@ def test_a_mask_of_zero_on_a_question_is_natural_and_of_one_is_noted(read_jsonl:
     assert read_jsonl([row], "conversations").notes == []
     row["messages"][0]["weight"] = 1
     report = read_jsonl([row], "conversations")
-    assert report.notes == ["not used: messages[].weight of user messages (1 values)"]
+    assert report.notes == ["warning: not used: messages[].weight of user messages (1 values)"]
 
 
 def test_the_masked_reply_of_a_pair_is_left_out(read_jsonl: Reader) -> None:

@@ -63,14 +63,15 @@ def test_another_label_is_a_column_that_is_not_used(
 ) -> None:
     rows = [{"prompt": "q", "completion": "a", "label": label} for label in labels]
     report = read_jsonl(rows, "conversations")
-    assert (report.records, report.notes) == ([CHAT, CHAT], ["not used: label (2 values)"])
+    assert (report.records, report.notes) == ([CHAT, CHAT], ["warning: not used: label (2 values)"])
 
 
 def test_labels_of_texts_of_pairs_and_of_prompts_are_noted(read_jsonl: Reader) -> None:
     pair = {"prompt": "q", "chosen": "good", "rejected": "bad", "label": 1}
     for row, kind in (({"text": "t", "label": 1}, "text"), (pair, "preferences"),
                       ({"prompt": "q", "completion": "a", "label": 0}, "prompts")):  # fmt: skip
-        assert read_jsonl([row], kind).notes == ["not used: label (1 values)"]
+        [note] = read_jsonl([row], kind).notes
+        assert note == ("warning: " * (kind == "preferences")) + "not used: label (1 values)"
 
 
 def test_the_format_is_that_of_the_columns_with_values(read_jsonl: Reader) -> None:
