@@ -21,6 +21,13 @@ ROLES = {
     "assistant": "assistant",
     "gpt": "assistant",
     "model": "assistant",
+    "bot": "assistant",
+    "chatbot": "assistant",
+    "chatgpt": "assistant",
+    "ai": "assistant",
+    "系统": "system",
+    "用户": "user",
+    "助手": "assistant",
     "tool": "tool",
     "observation": "tool",
     "function": "tool",
@@ -55,7 +62,7 @@ _MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")
 _UNSUPPORTED_COLUMNS = (
     (_TOOL_KEYS, TOOLS),
     (_CALL_KEYS, TOOL_CALLS),
-    (("reasoning_content", "thinking"), THOUGHTS),
+    (("reasoning_content",), THOUGHTS),
     (_MEDIA_KEYS, MEDIA),
 )
 _UNSUPPORTED_KEYS = (
@@ -69,8 +76,21 @@ _UNSUPPORTED_PARTS = (
     (re.compile(r"tool_(use|result|call)|function_call"), TOOL_CALLS),
     (re.compile(r"(redacted_)?thinking|reasoning"), THOUGHTS),
 )
-# <video> and <audio> are HTML as well, so only at an edge of a turn, where placeholders stand.
-PLACEHOLDER = re.compile(r"<image>|\A\s*<(?:video|audio)>|<(?:video|audio)>\s*\Z")
+_MARK = (
+    r"(?:<(?:image([ _-]?\d+)?|img|video|audio|speech|imagehere|start_of_image|image_soft_token)>"
+    r"|<\|(?:image|img|video|audio|vision)\w*\|>|\[IMG\])"
+)
+# A question may be about <image> or <video> as HTML, so only where placeholders stand: at an edge
+# of a turn, or on a line of their own.
+PLACEHOLDER = re.compile(
+    rf"\A\s*{_MARK}|{_MARK}\s*\Z|^[ \t]*{_MARK}[ \t]*$|<img>[^<>\s]+</img>",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def role_of(role: object) -> str | None:
+    """The role that a name stands for, in whatever case; None for any other value."""
+    return ROLES.get(role.strip().lower()) if isinstance(role, str) else None
 
 
 class Turn(NamedTuple):
@@ -156,7 +176,7 @@ def is_message(item: object) -> bool:
     role_key, content_key = _keys(item)
     role = item.get(role_key)
     content = item.get(content_key)
-    known = isinstance(role, str) and (role in ROLES or role in CALL_ROLES)
+    known = role_of(role) is not None or (isinstance(role, str) and role in CALL_ROLES)
     return known and (is_empty(content) or isinstance(content, str | list))
 
 
@@ -195,11 +215,15 @@ def _turn(item: object, where: str, name: str, fields: Fields) -> Turn:
             raise Dirty(reason)
     if role in CALL_ROLES:
         raise Dirty(TOOL_CALLS)
-    if not isinstance(role, str) or role not in ROLES:
-        raise Malformed(f"{where}.{role_key} must be one of {', '.join(ROLES)}, got {shape(role)}")
+    speaker = role_of(role)
+    if speaker is None:
+        raise Malformed(
+            f"{where}.{role_key} must be one of {', '.join(ROLES)}, got {shape(role)}; write "
+            "`user`, `assistant` or `system` in its place"
+        )
     if content_key not in item:
         raise Malformed(f"{where} needs the key {content_key!r}, has {named(item)}")
-    turn = Turn(ROLES[role], _content(item[content_key], f"{where}.{content_key}", name, fields))
+    turn = Turn(speaker, _content(item[content_key], f"{where}.{content_key}", name, fields))
     known = {role_key, content_key, *MASKS}.union(*(keys for keys, _ in _UNSUPPORTED_KEYS))
     for key, value in item.items():
         if key not in known and not is_empty(value):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from easyds_tune.data.columns import Malformed, Row, holding, named, present
 from easyds_tune.data.marks import EASYDS_TURN, HH_TURN
-from easyds_tune.data.messages import ROLES, holds_messages
+from easyds_tune.data.messages import holds_messages, role_of
 from easyds_tune.data.names import usual_column
 from easyds_tune.data.records import Kind
 from easyds_tune.data.verdicts import kto_column
@@ -76,8 +76,7 @@ def _reject_flat_tree(rows: Sequence[Row], names: set[str]) -> None:
     content = "text" if "text" in names else "content"
     if not {"role", content} <= names:
         return
-    roles = {str(row.columns["role"]).lower() for row in holding(rows, "role")}
-    if roles <= ROLES.keys():
+    if all(role_of(row.columns["role"]) for row in holding(rows, "role")):
         raise Malformed(
             f"holds one message a row ('role' beside {content!r}), so no record is a whole "
             "conversation; write each conversation as one row with the list `messages` of role "

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from easyds_tune.data.columns import Columns, Row, holding, is_empty, present
-from easyds_tune.data.messages import ROLES
+from easyds_tune.data.messages import role_of
 from easyds_tune.data.names import plain_name, usual_column
 
 _KTO_NAME = re.compile(r"kto_(tag|label)s?")
@@ -103,10 +103,10 @@ def _reply(columns: Columns, label: str) -> object:
 
 def _replies_in(messages: object) -> Iterator[Columns]:
     for message in messages if isinstance(messages, list) else []:
-        if isinstance(message, dict):
-            role = message.get("from") or message.get("role")
-            if isinstance(role, str) and ROLES.get(role.lower()) == "assistant":
-                yield message
+        if not isinstance(message, dict):
+            continue
+        if role_of(message.get("from") or message.get("role")) == "assistant":
+            yield message
 
 
 def _word(value: object) -> str:

@@ -212,3 +212,54 @@ def test_a_record_of_a_fraction_of_a_weight_is_refused(read_jsonl: Reader) -> No
         read_jsonl([row], "conversations")
     report = read_jsonl([row], "conversations", columns={"weight": "kg"})
     assert (len(report.records), len(caught.value.problems)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("asks", "answers"),
+    [("User", "Assistant"), ("USER", "bot"), ("Human", "ChatGPT"), ("user", "Model"),
+     ("用户", "助手"), ("human", "GPT")],
+)  # fmt: skip
+@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
+def test_roles_are_read_in_whatever_case_and_language(
+    read_jsonl: Reader, asks: str, answers: str, keys: tuple[str, str]
+) -> None:
+    said = [("系统", "s"), (asks, "q"), (answers, "a")]
+    chat = [dict(zip(keys, turn, strict=True)) for turn in said]
+    for messages in (chat, json.dumps(chat)):
+        [record] = read_jsonl([{"messages": messages}], "conversations").records
+        assert record.messages == ({"role": "system", "content": "s"}, Q, A)
+
+
+def test_a_role_that_may_be_either_is_refused_with_a_remedy(read_jsonl: Reader) -> None:
+    chat = [{"role": "teacher", "content": "q"}, {"role": "student", "content": "a"}]
+    with pytest.raises(DataError, match=r"got str 'teacher'; write `user`, `assistant`"):
+        read_jsonl([{"messages": chat}], "conversations")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "<|image_pad|>q",
+        "<|vision_start|><|image_pad|><|vision_end|>\nq",
+        "q\n<image>",
+        "<img>q",
+        "q <img>",
+        "Picture 1: <img>a/b.jpg</img>\nq",
+        "<image_1> q",
+        "<|image_1|>\nq",
+        "<Image>\nq",
+        "q\n<image>\nr",
+    ],
+)
+def test_a_placeholder_of_an_image_leaves_the_record_out(read_jsonl: Reader, question: str) -> None:
+    report = read_jsonl([GOOD, {"messages": [user(question), A]}], "conversations")
+    assert report.dropped == {"images, video and audio are not supported": 1}
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Where does <image> go in SVG?", "What is the <img> tag for?", "Is <|image_pad|> a token?"],
+)
+def test_a_question_about_a_placeholder_stays(read_jsonl: Reader, question: str) -> None:
+    report = read_jsonl([{"messages": [user(question), A]}], "conversations")
+    assert (len(report.records), report.dropped) == (1, {})

@@ -12,7 +12,7 @@ Reader = Callable[..., ReadReport]
 CHAT = {"prompt": "q", "completion": "a"}
 
 
-@pytest.mark.parametrize("name", ["reasoning", "Complex_CoT", "cot", "rationale", "model_thoughts"])
+@pytest.mark.parametrize("name", ["reasoning", "thinking", "Complex_CoT", "cot", "rationale"])
 def test_a_thought_beside_the_reply_is_a_warning(read_jsonl: Reader, name: str) -> None:
     [note] = read_jsonl([{**CHAT, name: "t"}], "conversations").notes
     assert note.startswith(f"warning: the thoughts of {name} (1 values) are not trained")
