@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -62,6 +62,16 @@ class Fields:
         """A column that may be absent, null or empty: then the empty string."""
         return self.string(name) if self.has(name) else ""
 
+    def reply(self, name: str) -> object:
+        """A column that must be there; null is an empty reply, which is left out and counted."""
+        self.require(name)
+        value = self.get(name)
+        return "" if value is None or value != value else value
+
+    def reply_string(self, name: str) -> str:
+        """A reply that must be text or null."""
+        return "" if self.reply(name) == "" else self.string(name)
+
     def require(self, name: str) -> None:
         """Raise Malformed where the column is absent."""
         if name not in self.columns:
@@ -86,6 +96,23 @@ def is_empty(value: object) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or value == [] or value == {} or value != value
+
+
+def present(rows: Sequence[Row]) -> list[str]:
+    """The columns that hold a value in at least one record, in order; a blank text is one."""
+    return list(
+        dict.fromkeys(
+            name
+            for row in rows
+            for name, value in row.columns.items()
+            if not is_empty(value) or (isinstance(value, str) and value)
+        )
+    )
+
+
+def holding(rows: Sequence[Row], name: str, most: int | None = None) -> list[Row]:
+    """The first records with a value in a column, all of them by default."""
+    return list(islice((row for row in rows if not is_empty(row.columns.get(name))), most))
 
 
 def named(columns: Iterable[str]) -> str:

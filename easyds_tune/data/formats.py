@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 from easyds_tune.data.columns import Dirty, Fields, Malformed, is_empty, shape
+from easyds_tune.data.kinds import EMPTY_REPLY, NO_REPLY
 from easyds_tune.data.marks import EASYDS_TURN, HH_TURN, dialogue
-from easyds_tune.data.messages import Turn, masked_by_list, reject_unsupported, turns
+from easyds_tune.data.messages import Turn, masked_by_list, reject_masked, reject_unsupported, turns
 from easyds_tune.data.records import (
     Conversation,
     Kind,
@@ -20,7 +22,9 @@ from easyds_tune.data.records import (
 )
 
 PROMPTS_DIFFER = "chosen and rejected answer different prompts"
+TWO_SYSTEMS = "two different system prompts"
 ENDS_WITH_REPLY = "the prompt ends with the assistant's turn"
+NO_TEXT = Turn("assistant", "")
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 
 
@@ -32,6 +36,8 @@ def convert(fields: Fields, layout: str, kind: Kind) -> Record:
         Dirty: It is of no use, for a reason that is counted.
     """
     reject_unsupported(fields)
+    if kind != "prompts":
+        reject_masked(fields)
     record = _CONVERTERS[layout](fields)
     if not isinstance(record, PlainText):
         record = _with_system(record, fields)
@@ -55,7 +61,7 @@ def _with_system(record: Record, fields: Fields) -> Record:
         found.append(chat[0]["content"])
         message = chat[0]
     if len({text.strip() for text in found}) > 1:
-        raise Dirty("two different system prompts")
+        raise Dirty(TWO_SYSTEMS)
     if chat and chat[0]["role"] == "system":
         chat = chat[1:]
     else:
@@ -100,22 +106,61 @@ def _chat(chat: list[Turn]) -> Conversation | Prompt:
 def _answered(prompt: list[Turn], answer: list[Turn]) -> Conversation | Prompt:
     if prompt and answer and prompt[-1].role == answer[0].role == "assistant":
         raise Dirty(ENDS_WITH_REPLY)
-    return _chat([*prompt, *answer])
+    return _chat(_joined(prompt, answer))
+
+
+def _joined(prompt: list[Turn], dialogue: list[Turn]) -> list[Turn]:
+    """The prompt and then the dialogue, which may repeat the prompt's turns itself."""
+    opening = [turn for turn in (*prompt[:1], *dialogue[:1]) if turn.role == "system"]
+    if len({turn.content.strip() for turn in opening if turn.content.strip()}) > 1:
+        raise Dirty(TWO_SYSTEMS)
+    opening = sorted(opening, key=lambda turn: not turn.content.strip())[:1]
+    asked, said = _without_system(prompt), _without_system(dialogue)
+    if _holds(said, asked):
+        return [*opening, *said]
+    if said and asked[-1].role == said[0].role == "user":
+        raise Dirty("the prompt differs from the dialogue's beginning")
+    return [*opening, *asked, *said]
+
+
+def _without_system(chat: list[Turn]) -> list[Turn]:
+    return chat[1:] if chat and chat[0].role == "system" else chat
+
+
+def _holds(dialogue: list[Turn], prompt: list[Turn]) -> bool:
+    """Whether a dialogue has the turns of a prompt among its own, at its beginning or later."""
+    said, asked = (
+        [(turn.role, turn.content.strip()) for turn in chat] for chat in (dialogue, prompt)
+    )
+    starts = range(len(said) - len(asked) + 1)
+    if asked and said and asked[0][0] != said[0][0]:
+        return False
+    return any(said[n : n + len(asked)] == asked for n in starts) or not asked
 
 
 def _pair(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn]) -> PreferencePair:
-    """A pair from its prompt and two replies of one assistant message each."""
+    """A pair from its prompt and two sides that share all turns but the last."""
     for side in (chosen, rejected):
         if not side or side[-1].role != "assistant":
-            raise Dirty("no reply at the end")
-    if len(chosen) != 1 or len(rejected) != 1:
-        raise Dirty(PROMPTS_DIFFER)
-    if chosen[0].masked or rejected[0].masked:
+            raise Dirty(NO_REPLY)
+    if chosen[:-1] != rejected[:-1]:
+        raise Dirty(EMPTY_REPLY if [NO_TEXT] in (chosen, rejected) else PROMPTS_DIFFER)
+    if chosen[-1].masked or rejected[-1].masked:
         raise Dirty("the reply of a pair is masked")
-    if prompt and prompt[-1].role == "assistant":
+    asked = _joined(prompt, chosen[:-1])
+    if asked and asked[-1].role == "assistant":
         raise Dirty(ENDS_WITH_REPLY)
-    messages = tuple(turn.message for turn in prompt)
-    return PreferencePair(messages, chosen[0].content, rejected[0].content)
+    messages = tuple(turn.message for turn in asked)
+    return PreferencePair(messages, chosen[-1].content, rejected[-1].content)
+
+
+def _has_pair(fields: Fields) -> bool:
+    return fields.has("chosen") and fields.has("rejected")
+
+
+def _may_have_pair(fields: Fields) -> bool:
+    """Whether the columns of a pair are there, one or both of them null."""
+    return {"chosen", "rejected"} <= fields.columns.keys()
 
 
 def _prompt(fields: Fields, name: str = "prompt") -> list[Turn]:
@@ -123,7 +168,7 @@ def _prompt(fields: Fields, name: str = "prompt") -> list[Turn]:
 
 
 def _reply(fields: Fields, name: str) -> list[Turn]:
-    return turns(fields, name, "assistant")
+    return turns(fields, name, "assistant") if fields.reply(name) != "" else [NO_TEXT]
 
 
 def _from_messages(fields: Fields) -> Record:
@@ -135,24 +180,9 @@ def _from_prompt_completion(fields: Fields) -> Record:
 
 
 def _from_preference(fields: Fields) -> Record:
-    """TRL's pairs: an explicit prompt, or one that opens both sides."""
-    chosen, rejected = _reply(fields, "chosen"), _reply(fields, "rejected")
-    if fields.has("prompt") and len(chosen) == 1:
-        return _pair(_prompt(fields), chosen, rejected)
-    if chosen[:-1] != rejected[:-1]:
-        raise Dirty(PROMPTS_DIFFER)
-    if fields.has("prompt") and _opens_with(chosen, fields.columns["prompt"]):
-        fields.get("prompt")
-    return _pair(chosen[:-1], chosen[-1:], rejected[-1:])
-
-
-def _opens_with(dialogue: list[Turn], prompt: object) -> bool:
-    """Whether a prompt beside a whole dialogue only repeats what the dialogue holds."""
-    opening = [turn for turn in dialogue[:-1] if turn.role != "system"]
-    if isinstance(prompt, str):
-        return prompt.strip() in [turn.content.strip() for turn in opening if turn.role == "user"]
-    asked = [turn for turn in turns(Fields({"prompt": prompt}), "prompt") if turn.role != "system"]
-    return opening[-len(asked) :] == asked
+    """TRL's pairs: an explicit prompt, turns that open both sides, or both."""
+    prompt = _history(fields) if is_empty(fields.get("prompt")) else _prompt(fields)
+    return _pair(prompt, _reply(fields, "chosen"), _reply(fields, "rejected"))
 
 
 def _from_prompt(fields: Fields) -> Record:
@@ -168,12 +198,12 @@ def _from_alpaca(fields: Fields) -> Record:
     instruction, extra = fields.string("instruction"), fields.optional_string("input")
     question = f"{instruction}\n{extra}" if extra else instruction
     prompt = [*_history(fields), Turn("user", question)]
-    if fields.has("chosen") and fields.has("rejected"):
+    if _has_pair(fields) or (is_empty(fields.columns.get("output")) and _may_have_pair(fields)):
         return _pair(prompt, _reply(fields, "chosen"), _reply(fields, "rejected"))
     ranked = fields.get("output")
     if isinstance(ranked, list):
         return _ranked(fields, prompt, ranked)
-    return _chat([*prompt, Turn("assistant", fields.string("output"))])
+    return _chat([*prompt, Turn("assistant", fields.reply_string("output"))])
 
 
 def _ranked(fields: Fields, prompt: list[Turn], replies: list[object]) -> PreferencePair:
@@ -210,22 +240,29 @@ def _history(fields: Fields) -> list[Turn]:
 
 def _from_sharegpt(fields: Fields) -> Record:
     chat = masked_by_list(fields, turns(fields, "conversations"))
-    if fields.has("chosen") and fields.has("rejected"):
+    waits = not chat or chat[-1].role != "assistant"
+    if _has_pair(fields) or (waits and _may_have_pair(fields)):
         return _pair(chat, _reply(fields, "chosen"), _reply(fields, "rejected"))
     return _chat(chat)
 
 
 def _from_hh(fields: Fields) -> Record:
     """Two whole dialogues that part at the last `Assistant:`."""
-    sides = [dialogue(fields.string(name), HH_TURN, name) for name in ("chosen", "rejected")]
+    sides = [_dialogue(fields, name, HH_TURN) for name in ("chosen", "rejected")]
     return _parted(*sides)
 
 
 def _from_easyds_reward(fields: Fields) -> Record:
     """Two texts that open with the prompt, `用户: …` and then `助手: …`; `grade` is kept apart."""
-    sides = [dialogue(fields.string(name), EASYDS_TURN, name) for name in ("chosen", "rejected")]
+    sides = [
+        dialogue(fields.reply_string(name), EASYDS_TURN, name) for name in ("chosen", "rejected")
+    ]
     fields.get("grade")
     return _parted(*sides)
+
+
+def _dialogue(fields: Fields, name: str, mark: re.Pattern[str]) -> tuple[list[Message], str]:
+    return dialogue(fields.reply_string(name), mark, name)
 
 
 def _parted(chosen: tuple[list[Message], str], rejected: tuple[list[Message], str]) -> Record:
@@ -237,9 +274,8 @@ def _parted(chosen: tuple[list[Message], str], rejected: tuple[list[Message], st
 
 
 def _from_cvalues(fields: Fields) -> Record:
-    return PreferencePair(
-        (user(fields.string("prompt")),), fields.string("pos_resp"), fields.string("neg_resp")
-    )
+    chosen, rejected = fields.reply_string("pos_resp"), fields.reply_string("neg_resp")
+    return PreferencePair((user(fields.string("prompt")),), chosen, rejected)
 
 
 def _from_easyds_sft(fields: Fields) -> Record:

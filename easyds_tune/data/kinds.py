@@ -17,6 +17,7 @@ from easyds_tune.data.records import (
     prompt_of,
 )
 
+EMPTY_REPLY = "empty reply"
 NO_REPLY = "no reply at the end"
 
 
@@ -36,7 +37,7 @@ def checked(record: Record) -> Record:
         case PlainText(text):
             _require(text, "empty text")
     for reply in replies:
-        _require(reply, "empty reply")
+        _require(reply, EMPTY_REPLY)
     if len({reply.strip() for reply in replies}) < len(replies):
         raise Dirty("chosen equals rejected")
     asked = _asked(prompt)

@@ -46,6 +46,8 @@ def looks_marked(text: str) -> bool:
 
 def dialogue(text: str, pattern: re.Pattern[str], field: str) -> tuple[list[Message], str]:
     """Prompt and last reply of a dialogue in one text; turns of one speaker in a row are joined."""
+    if not text:
+        raise Dirty("empty reply")
     if not pattern.match(text):
         raise Malformed(f"{field} must open with a marked turn, got {text[:40]!r}")
     turns = _split(text, pattern)

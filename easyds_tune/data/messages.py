@@ -21,6 +21,13 @@ ROLES = {
     "assistant": "assistant",
     "gpt": "assistant",
     "model": "assistant",
+    "bot": "assistant",
+    "chatbot": "assistant",
+    "chatgpt": "assistant",
+    "ai": "assistant",
+    "系统": "system",
+    "用户": "user",
+    "助手": "assistant",
     "tool": "tool",
     "observation": "tool",
     "function": "tool",
@@ -55,7 +62,7 @@ _MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")
 _UNSUPPORTED_COLUMNS = (
     (_TOOL_KEYS, TOOLS),
     (_CALL_KEYS, TOOL_CALLS),
-    (("reasoning_content", "thinking"), THOUGHTS),
+    (("reasoning_content",), THOUGHTS),
     (_MEDIA_KEYS, MEDIA),
 )
 _UNSUPPORTED_KEYS = (
@@ -69,8 +76,21 @@ _UNSUPPORTED_PARTS = (
     (re.compile(r"tool_(use|result|call)|function_call"), TOOL_CALLS),
     (re.compile(r"(redacted_)?thinking|reasoning"), THOUGHTS),
 )
-# <video> and <audio> are HTML as well, so only at an edge of a turn, where placeholders stand.
-PLACEHOLDER = re.compile(r"<image>|\A\s*<(?:video|audio)>|<(?:video|audio)>\s*\Z")
+_MARK = (
+    r"(?:<(?:image([ _-]?\d+)?|img|video|audio|speech|imagehere|start_of_image|image_soft_token)>"
+    r"|<\|(?:image|img|video|audio|vision)\w*\|>|\[IMG\])"
+)
+# A question may be about <image> or <video> as HTML, so only where placeholders stand: at an edge
+# of a turn, or on a line of their own.
+PLACEHOLDER = re.compile(
+    rf"\A\s*{_MARK}|{_MARK}\s*\Z|^[ \t]*{_MARK}[ \t]*$|<img>[^<>\s]+</img>",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def role_of(role: object) -> str | None:
+    """The role that a name stands for, in whatever case; None for any other value."""
+    return ROLES.get(role.strip().lower()) if isinstance(role, str) else None
 
 
 class Turn(NamedTuple):
@@ -92,6 +112,23 @@ def reject_unsupported(fields: Fields) -> None:
         for name in names:
             if fields.has(name) and not _says_nothing(fields.get(name)):
                 raise Dirty(reason)
+
+
+def reject_masked(fields: Fields) -> None:
+    """Raise Dirty for a record that a column such as `weight: 0` or `train: false` leaves out."""
+    for key in MASKS:
+        value = fields.columns.get(key)
+        if is_empty(value) or isinstance(value, list):
+            continue
+        fields.get(key)
+        try:
+            trained = _flag(value, key)
+        except Malformed as error:
+            raise Malformed(
+                f"{error}; if it is no weight of the record, rename the column with `columns`"
+            ) from error
+        if not trained:
+            raise Dirty(f"the record's {key} is 0 or false")
 
 
 def turns(fields: Fields, name: str, text_role: str | None = None) -> list[Turn]:
@@ -138,8 +175,9 @@ def is_message(item: object) -> bool:
         return False
     role_key, content_key = _keys(item)
     role = item.get(role_key)
-    known = isinstance(role, str) and (role in ROLES or role in CALL_ROLES)
-    return known and isinstance(item.get(content_key), str | list | None)
+    content = item.get(content_key)
+    known = role_of(role) is not None or (isinstance(role, str) and role in CALL_ROLES)
+    return known and (is_empty(content) or isinstance(content, str | list))
 
 
 def holds_messages(value: Columns | list[object]) -> bool:
@@ -177,11 +215,15 @@ def _turn(item: object, where: str, name: str, fields: Fields) -> Turn:
             raise Dirty(reason)
     if role in CALL_ROLES:
         raise Dirty(TOOL_CALLS)
-    if not isinstance(role, str) or role not in ROLES:
-        raise Malformed(f"{where}.{role_key} must be one of {', '.join(ROLES)}, got {shape(role)}")
+    speaker = role_of(role)
+    if speaker is None:
+        raise Malformed(
+            f"{where}.{role_key} must be one of {', '.join(ROLES)}, got {shape(role)}; write "
+            "`user`, `assistant` or `system` in its place"
+        )
     if content_key not in item:
         raise Malformed(f"{where} needs the key {content_key!r}, has {named(item)}")
-    turn = Turn(ROLES[role], _content(item[content_key], f"{where}.{content_key}", name, fields))
+    turn = Turn(speaker, _content(item[content_key], f"{where}.{content_key}", name, fields))
     known = {role_key, content_key, *MASKS}.union(*(keys for keys, _ in _UNSUPPORTED_KEYS))
     for key, value in item.items():
         if key not in known and not is_empty(value):
@@ -216,13 +258,13 @@ def _flag(value: object, where: str) -> bool:
     if isinstance(value, str) and value.strip().lower() in _FLAGS:
         return _FLAGS[value.strip().lower()]
     raise Malformed(
-        f"{where} must be 0 or 1 (false or true), since a turn is trained or not, got "
+        f"{where} must be 0 or 1 (false or true), since it is trained or not, got "
         f"{shape(value)}; round it, or remove the key"
     )
 
 
 def _content(value: object, where: str, name: str, fields: Fields) -> str:
-    if value is None:
+    if value is None or value != value:
         return ""
     if isinstance(value, str):
         return value

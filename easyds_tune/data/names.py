@@ -29,9 +29,32 @@ USUAL: dict[str, tuple[str, ...]] = {
 """Names that a column of each meaning usually has, the likeliest first."""
 
 
+_ABOUT = (
+    r"(?!_(ids?|idx|index|source|type|name|lang|language|len|length|tokens?|count|hash|url|date|"
+    r"version|template)$)(_|$)"
+)
+_THOUGHTS = (
+    "reasoning|reasoning_content|thinking|thoughts?|think|cot|rationale|scratchpad|思考|推理"
+)
+_ASKED = "prompt|system|instruction|context|question|query|image|video|audio|tool|问题|系统|提示"
+_JUDGED = "label|weight|mask|loss|标签|权重"
+THOUGHT = re.compile(rf"(^|_)({_THOUGHTS}){_ABOUT}")
+"""Plain names of columns with a thought before the reply."""
+ASKED = re.compile(rf"(^|_)({_ASKED})s?{_ABOUT}")
+"""Plain names of columns that may be a part of the question."""
+JUDGED = re.compile(rf"(^|_)({_JUDGED})s?{_ABOUT}")
+"""Plain names of columns that may say what is trained, and how much."""
+
+
+def plain_name(column: str) -> str:
+    """A name without its case, blanks and marks: `isGood`, `Is good?` and `is-good` are one."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", column)
+    return re.sub(r"[\W_]+", "_", words.lower()).strip("_")
+
+
 def usual_column(columns: Sequence[str], meaning: str) -> str | None:
     """The column that most likely holds a meaning, whatever the case and blanks of its name."""
-    plain = {column: re.sub(r"[\s_-]+", "_", column.strip().lower()) for column in columns}
+    plain = {column: plain_name(column) for column in columns}
     for name in USUAL[meaning]:
         if name in columns:
             return name

@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, named
+from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, named, present
 from easyds_tune.data.files import read_rows
 from easyds_tune.data.formats import convert
 from easyds_tune.data.kinds import NO_REPLY, WrongKind, as_kind, checked
 from easyds_tune.data.marks import looks_marked
-from easyds_tune.data.names import USUAL
-from easyds_tune.data.recognise import Unknown, kto_column, present, recognise
+from easyds_tune.data.names import ASKED, JUDGED, THOUGHT, USUAL, plain_name
+from easyds_tune.data.recognise import Unknown, recognise
 from easyds_tune.data.records import Conversation, Kind, PlainText, Record
 from easyds_tune.data.remedies import remedy
 from easyds_tune.data.texts import parse_texts
+from easyds_tune.data.verdicts import kto_column
 from easyds_tune.errors import DataError
 from easyds_tune.spec.data import DataSource
 
@@ -109,7 +110,7 @@ def _read_one(source: DataSource, kind: Kind, folder: Path | None) -> ReadReport
     records = report.records[: source.limit]
     if cut:
         notes.append(f"{cut} conversations end at their last trained reply; later turns are cut")
-    notes += _unused_note(unused, kind) + _markup_note(records)
+    notes += _unused_notes(unused, kind) + _markup_note(records)
     return ReadReport(records, report.dropped, notes)
 
 
@@ -142,19 +143,43 @@ def _nothing_left(rows: list[Row], dropped: Counter[str], source: DataSource, ki
     return f"{said}the columns are {named(columns)}{has_values}; {_kind_remedy(rows, source, kind)}"
 
 
-def _unused_note(unused: Counter[str], kind: Kind) -> list[str]:
-    """One note for all that the records do not hold; replies are left off prompts on purpose."""
+def _unused_notes(unused: Counter[str], kind: Kind) -> list[str]:
+    """Notes of all that the records do not hold, first of what training may miss.
+
+    Replies are left off prompts on purpose.
+    """
     if kind == "prompts":
         unused = Counter({k: n for k, n in unused.items() if k not in USUAL["completion"]})
-    if not unused:
-        return []
+    thoughts, missed, other = Counter[str](), Counter[str](), Counter[str]()
+    for name, count in unused.items():
+        plain = plain_name(name)
+        answered = kind in ("conversations", "preferences")
+        if answered and THOUGHT.search(plain):
+            thoughts[name] = count
+        elif (answered and JUDGED.search(plain)) or (kind != "text" and ASKED.search(plain)):
+            missed[name] = count
+        else:
+            other[name] = count
+    notes = []
+    if thoughts:
+        notes.append(
+            f"warning: the thoughts of {_listed(thoughts)} are not trained; write them into the "
+            "reply to train them"
+        )
+    if missed:
+        notes.append(f"warning: not used: {_listed(missed)}")
+    return [*notes, f"not used: {_listed(other)}"] if other else notes
+
+
+def _listed(unused: Counter[str]) -> str:
+    """The first names, those of one count together."""
     by_count: dict[int, list[str]] = {}
     for name, count in list(unused.items())[:SHOWN_NAMES]:
         shown = name if name.strip() else repr(name)
         by_count.setdefault(count, []).append(shown if len(shown) <= 60 else f"{shown[:60]}…")
     parts = [f"{', '.join(names)} ({count} values)" for count, names in by_count.items()]
     more = len(unused) - SHOWN_NAMES
-    return [f"not used: {', '.join(parts)}" + (f" and {more} more columns" if more > 0 else "")]
+    return ", ".join(parts) + (f" and {more} more columns" if more > 0 else "")
 
 
 def _markup_note(records: list[Record]) -> list[str]:

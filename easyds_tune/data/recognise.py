@@ -7,13 +7,13 @@ a row, records nested in one object.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
-from easyds_tune.data.columns import Malformed, Row, is_empty, named
+from easyds_tune.data.columns import Malformed, Row, holding, named, present
 from easyds_tune.data.marks import EASYDS_TURN, HH_TURN
-from easyds_tune.data.messages import ROLES, holds_messages
+from easyds_tune.data.messages import holds_messages, role_of
 from easyds_tune.data.names import usual_column
 from easyds_tune.data.records import Kind
+from easyds_tune.data.verdicts import kto_column
 
 NEEDED: tuple[tuple[set[str], str], ...] = (
     ({"instruction", "output"}, "alpaca"),
@@ -26,34 +26,10 @@ NEEDED: tuple[tuple[set[str], str], ...] = (
     ({"text"}, "text"),
 )
 _WITHOUT_REPLY = ("easyds-ppo", "prompt")
-_TAGS = ("kto_tag", "kto_label")
-_LABELS = ("label", "labels", "desirable", "is_desirable")
-_GOOD_AND_BAD = (
-    {"true", "false", "1", "0", "-1", "1.0", "0.0", "-1.0"},
-    {"yes", "no"},
-    {"good", "bad"},
-    {"desirable", "undesirable"},
-    {"chosen", "rejected"},
-    {"like", "dislike"},
-    {"positive", "negative"},
-    {"thumbs_up", "thumbs_down"},
-)
 
 
 class Unknown(Malformed):
     """The columns are those of no format, or not of one that can be read."""
-
-
-def present(rows: Sequence[Row]) -> list[str]:
-    """The columns that hold a value in at least one record, in order; a blank text is one."""
-    return list(
-        dict.fromkeys(
-            name
-            for row in rows
-            for name, value in row.columns.items()
-            if not is_empty(value) or (isinstance(value, str) and value)
-        )
-    )
 
 
 def recognise(rows: Sequence[Row], kind: Kind) -> str:
@@ -75,24 +51,6 @@ def recognise(rows: Sequence[Row], kind: Kind) -> str:
     if found is None:
         raise Unknown(f"the columns {named(present(rows))} fit no known format")
     return found
-
-
-def kto_column(rows: Sequence[Row]) -> str | None:
-    """The column that labels single replies as good or bad, in whatever spelling."""
-    for name in present(rows):
-        plain = name.strip().lower()
-        if plain in _TAGS:
-            return name
-        if plain in _LABELS:
-            values = {str(row.columns[name]).strip().lower() for row in holding(rows, name)}
-            if any(values <= pair for pair in _GOOD_AND_BAD):
-                return name
-    return None
-
-
-def holding(rows: Sequence[Row], name: str, most: int | None = None) -> list[Row]:
-    """The first records with a value in a column, all of them by default."""
-    return list(islice((row for row in rows if not is_empty(row.columns.get(name))), most))
 
 
 def _reject_kto(rows: Sequence[Row], found: str | None, kind: Kind) -> None:
@@ -118,8 +76,7 @@ def _reject_flat_tree(rows: Sequence[Row], names: set[str]) -> None:
     content = "text" if "text" in names else "content"
     if not {"role", content} <= names:
         return
-    roles = {str(row.columns["role"]).lower() for row in holding(rows, "role")}
-    if roles <= ROLES.keys():
+    if all(role_of(row.columns["role"]) for row in holding(rows, "role")):
         raise Malformed(
             f"holds one message a row ('role' beside {content!r}), so no record is a whole "
             "conversation; write each conversation as one row with the list `messages` of role "

@@ -9,14 +9,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, named
+from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, holding, named, present
 from easyds_tune.data.formats import convert
 from easyds_tune.data.kinds import WrongKind, as_kind, checked
 from easyds_tune.data.messages import holds_messages
-from easyds_tune.data.names import usual_column
-from easyds_tune.data.recognise import holding, present, recognise
+from easyds_tune.data.names import plain_name, usual_column
+from easyds_tune.data.recognise import recognise
 from easyds_tune.data.records import Kind
 from easyds_tune.data.texts import parse_texts
+from easyds_tune.data.verdicts import kto_column
 from easyds_tune.errors import DataError
 
 TRIED_RECORDS = 100
@@ -46,6 +47,19 @@ _FORMATS = {
     "rejected": "preference",
     "prompt": "prompt",
 }
+_REPLIES = (
+    "completion", "response", "answer", "output", "reply", "generation", "candidate", "summary",
+    "conversation", "ref", "回答", "答案", "回复",
+)  # fmt: skip
+_REPLY = f"({'|'.join(_REPLIES)})"
+_VARIANT = re.compile(
+    rf"(.+_)?{_REPLY}_?([a-dijk]|\d+|one|two|first|second|left|right)|.+_{_REPLY}"
+)
+"""Names of replies of which there are several: `response_a`, `answer1`, `original_response`."""
+_ABOUT_A_REPLY = re.compile(
+    r"_(ids?|idx|index|models?|scores?|ratings?|reasons?|types?|len|length|tokens?|source|lang|language"
+    r"|time|date|url|hash|count)$"
+)
 _YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
 Renames = dict[str, str]
@@ -59,6 +73,10 @@ def remedy(rows: Sequence[Row], kind: Kind, written: Mapping[str, str]) -> str |
         written: The spec's own `columns`, which the remedy keeps.
     """
     tried = list(rows[:TRIED_RECORDS])
+    if kind in ("conversations", "preferences") and kto_column(tried):
+        return None
+    if kind in ("conversations", "preferences") and (names := _compared(tried)):
+        return _of_comparison(names, kind)
     for renames, layout in _candidates(tried, kind):
         if (renames or layout) and _works(tried, renames, layout, kind):
             return _line(_merged(written, renames), layout)
@@ -67,28 +85,73 @@ def remedy(rows: Sequence[Row], kind: Kind, written: Mapping[str, str]) -> str |
 
 def _candidates(rows: list[Row], kind: Kind) -> Iterator[tuple[Renames, str | None]]:
     """Renames that may give the kind, and the format to name where the columns alone do not."""
-    readable = [
-        name
-        for name, value in _first_values(rows).items()
-        if isinstance(value, str) or (isinstance(value, dict | list) and holds_messages(value))
-    ]
+    readable = _readable(rows)
     for way in _WAYS[kind]:
         renames = _renames(readable, way)
         if renames is None:
             continue
-        # A column without a value gives way to the one that takes its name.
-        taken = {name for row in rows for name in row.columns} - renames.keys()
-        renames |= {name: f"other_{name}" for name in taken & set(renames.values())}
-        changed = {old: new for old, new in renames.items() if old != new}
+        changed = _with_room(rows, renames)
         yield changed, None
         yield changed, _FORMATS[way[-1][1]]
+
+
+def _with_room(rows: list[Row], renames: Renames) -> Renames:
+    """The renames, and other names for columns whose own name they give to another."""
+    taken = {name for row in rows for name in row.columns} - renames.keys()
+    renames = renames | {name: f"other_{name}" for name in taken & set(renames.values())}
+    return {old: new for old, new in renames.items() if old != new}
+
+
+def _readable(rows: list[Row]) -> list[str]:
+    """The columns that may hold a prompt or a reply."""
+    return [
+        name
+        for name, value in _first_values(rows).items()
+        if (isinstance(value, str) or (isinstance(value, dict | list) and holds_messages(value)))
+        and not _ABOUT_A_REPLY.search(plain_name(name))
+    ]
+
+
+def _compared(rows: list[Row]) -> list[str]:
+    """Columns of several replies to one prompt, none of which is known to be the one to train."""
+    columns = [name for name in _readable(rows) if not _is_choice(rows, name)]
+    chosen, rejected = usual_column(columns, "chosen"), usual_column(columns, "rejected")
+    if chosen and rejected:
+        return []
+    plain = {column: plain_name(column) for column in columns}
+    variants = [column for column in columns if _VARIANT.fullmatch(plain[column])]
+    side = chosen or rejected
+    if side:
+        reply = usual_column([column for column in columns if column != side], "completion")
+        variants = [*dict.fromkeys([side, *([reply] if reply else variants[:1])])]
+    return variants if len(variants) > 1 else []
+
+
+def _is_choice(rows: list[Row], name: str) -> bool:
+    """Whether a column has few values again and again, such as `model_a` and `tie`."""
+    values = [str(row.columns[name]) for row in holding(rows, name)]
+    return len(values) > 3 >= len(set(values))
+
+
+def _of_comparison(names: list[str], kind: Kind) -> str:
+    """What to do with several replies to one prompt in columns of their own."""
+    said = (
+        f"{named(names)} are several replies to one prompt, so this is comparison data: in each "
+        "record rename the better reply to `chosen` and the worse one to `rejected`, and leave "
+        "out ties"
+    )
+    if kind == "preferences":
+        return said
+    return f"{said}, for rm or dpo; for sft write the better reply alone, as `completion`"
 
 
 def _renames(columns: list[str], way: tuple[tuple[str, str], ...]) -> Renames | None:
     """{column: name it needs}, each column for one meaning; None where one is missing."""
     left, renames = list(columns), {}
     for meaning, name in way:
-        column = usual_column(left, meaning)
+        pair = [usual_column(left, "chosen"), usual_column(left, "rejected")]
+        ours = [name for name in left if meaning != "completion" or name not in pair]
+        column = usual_column(ours, meaning)
         if column is None:
             return None
         left.remove(column)
@@ -142,8 +205,10 @@ def _of_lists(rows: list[Row], kind: Kind) -> str | None:
     said = f"{_key(replies)} holds several replies in each record: "
     if kind == "conversations":
         return f"{said}write the best one alone, as text, or train rm or dpo on pairs"
-    renames = {question: "instruction", replies: "output"}
-    return f"{said}sort each list best first, and {_line(renames, 'alpaca')}"
+    renames = _with_room(rows, {question: "instruction", replies: "output"})
+    if _works(rows, renames, "alpaca", kind):
+        return f"{said}sort each list best first, and {_line(renames, 'alpaca')}"
+    return f"{said}write the best one as `chosen` and the worst one as `rejected`, each as text"
 
 
 def _of_one_object(rows: Sequence[Row]) -> str | None:

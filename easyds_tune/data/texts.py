@@ -26,7 +26,7 @@ from collections.abc import Callable
 
 from easyds_tune.data.columns import Columns, Row, is_empty
 from easyds_tune.data.marks import looks_marked, marked_turns
-from easyds_tune.data.messages import MASK_LISTS, ROLES, is_message
+from easyds_tune.data.messages import MASK_LISTS, is_message, role_of
 from easyds_tune.errors import DataError
 
 LIST_COLUMNS = ("history", *MASK_LISTS)
@@ -164,9 +164,8 @@ def _parse_marks(columns: list[Columns], name: str) -> list[str]:
         columns[n][name] = chat
         for reply in (reply for names in REPLY_COLUMNS for reply in names):
             value = columns[n].get(reply)
-            columns[n][reply] = value.strip() if isinstance(value, str) else value
-            if value is None:
-                del columns[n][reply]
+            if isinstance(value, str):
+                columns[n][reply] = value.strip()
     marks = "`Human:` and `Assistant:` (or `用户:` and `助手:`)"
     return [f"{name}: {count} texts with {marks} read as turns"] if count else []
 
@@ -251,7 +250,7 @@ def _answers(chat: Messages, before: Columns, row: Columns, of_pair: bool) -> bo
 
 def _role(message: Columns) -> str:
     role = message.get("from") or message.get("role")
-    return ROLES.get(role, "") if isinstance(role, str) else ""
+    return role_of(role) or ""
 
 
 def _text(message: Columns) -> object:

@@ -111,12 +111,45 @@ def test_a_history_opens_the_chat_in_every_format(read_jsonl: Reader) -> None:
     assert renamed.notes == ["not used: past (1 values)"]
 
 
-def test_a_prompt_that_a_dialogue_repeats_is_used_and_another_is_noted(read_jsonl: Reader) -> None:
-    sides = {n: [user("q"), assistant(n)] for n in ("chosen", "rejected")}
-    assert read_jsonl([{**sides, "prompt": "q"}], "preferences").notes == []
-    assert read_jsonl([{**sides, "prompt": [user("q")]}], "preferences").notes == []
-    note = read_jsonl([{**sides, "prompt": "other"}], "preferences").notes
-    assert note == ["not used: prompt (1 values)"]
+def sides(*shared: dict[str, str]) -> dict[str, Any]:
+    return {name: [*shared, assistant(name)] for name in ("chosen", "rejected")}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shared", "expected"),
+    [
+        ("q", [user("q")], [user("q")]),
+        ([user("q")], [user("q")], [user("q")]),
+        ("", [user("q")], [user("q")]),
+        ("q2", [user("q"), assistant("a"), user("q2")], [user("q"), assistant("a"), user("q2")]),
+        ([SYSTEM, user("q")], [user("q")], [SYSTEM, user("q")]),
+        ("q", [SYSTEM, user("q ")], [SYSTEM, user("q ")]),
+        ([SYSTEM], [user("q")], [SYSTEM, user("q")]),
+        ("q", [assistant("a"), user("q2")], [user("q"), assistant("a"), user("q2")]),
+        ("q", [assistant("a"), user("q")], [user("q"), assistant("a"), user("q")]),
+        ([user("q"), assistant("a")], [user("q2")], [user("q"), assistant("a"), user("q2")]),
+    ],
+)
+def test_a_pair_has_its_prompt_before_the_shared_turns_once(
+    read_jsonl: Reader, prompt: object, shared: list[Any], expected: list[Any]
+) -> None:
+    report = read_jsonl([{"prompt": prompt, **sides(*shared)}], "preferences")
+    assert report.records == [PreferencePair(tuple(expected), "chosen", "rejected")]
+    assert report.notes == []
+    if prompt and shared[-1]["role"] == "user":
+        row = {"prompt": prompt, "completion": [*shared, assistant("a3")]}
+        [chat] = read_jsonl([row], "conversations").records
+        assert chat.messages == (*expected, assistant("a3"))
+
+
+def test_a_prompt_that_contradicts_the_dialogue_leaves_the_record_out(read_jsonl: Reader) -> None:
+    rows = [{"prompt": prompt, **sides(user("q"))} for prompt in ("q", "other")]
+    report = read_jsonl(rows, "preferences")
+    assert report.dropped == {"the prompt differs from the dialogue's beginning": 1}
+    rows = [{"prompt": prompt, "completion": [user("q"), assistant("a")]} for prompt in ("q", "x")]
+    report = read_jsonl(rows, "conversations")
+    assert report.records == [Conversation((user("q"), assistant("a")))]
+    assert report.dropped == {"the prompt differs from the dialogue's beginning": 1}
 
 
 def test_a_prompt_that_ends_with_the_assistants_turn_is_left_out(read_jsonl: Reader) -> None:

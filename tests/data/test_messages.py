@@ -86,7 +86,7 @@ def test_a_mask_of_zero_on_a_question_is_natural_and_of_one_is_noted(read_jsonl:
     assert read_jsonl([row], "conversations").notes == []
     row["messages"][0]["weight"] = 1
     report = read_jsonl([row], "conversations")
-    assert report.notes == ["not used: messages[].weight of user messages (1 values)"]
+    assert report.notes == ["warning: not used: messages[].weight of user messages (1 values)"]
 
 
 def test_the_masked_reply_of_a_pair_is_left_out(read_jsonl: Reader) -> None:
@@ -179,3 +179,87 @@ def test_a_struct_of_lists_is_messages(tmp_path: Path, keys: tuple[str, str]) ->
     path.write_text(json.dumps([{column: {**lists, keys[1]: ["q"]}}]), encoding="utf-8")
     with pytest.raises(DataError, match=r"lists of .* must have one length, got \[1, 4\]"):
         read(DataSource(path=str(path)), "conversations")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "completion": "a"},
+        {"messages": [user("q"), assistant("a")]},
+        {"instruction": "q", "output": "a"},
+        {"text": "t"},
+    ],
+)
+@pytest.mark.parametrize("key", ["weight", "train", "loss", "loss_mask"])
+@pytest.mark.parametrize(("off", "on"), [(0, 1), (False, True), ("0", "true"), (0.0, 1.0)])
+def test_a_record_that_is_masked_is_left_out(
+    read_jsonl: Reader, row: dict[str, Any], key: str, off: object, on: object
+) -> None:
+    report = read_jsonl([{**row, key: value} for value in (off, on, None)], "conversations")
+    assert (len(report.records), report.notes) == (2, [])
+    assert report.dropped == {f"the record's {key} is 0 or false": 1}
+
+
+def test_a_masked_pair_is_left_out_and_a_masked_prompt_stays(read_jsonl: Reader) -> None:
+    rows = [{"prompt": "q", "chosen": "x", "rejected": "y", "weight": n} for n in (0, 1)]
+    assert len(read_jsonl(rows, "preferences").records) == 1
+    assert len(read_jsonl(rows, "prompts").records) == 2
+
+
+def test_a_record_of_a_fraction_of_a_weight_is_refused(read_jsonl: Reader) -> None:
+    row = {"prompt": "q", "completion": "a", "weight": 0.5}
+    with pytest.raises(DataError, match=r"weight must be 0 or 1 .*rename the column") as caught:
+        read_jsonl([row], "conversations")
+    report = read_jsonl([row], "conversations", columns={"weight": "kg"})
+    assert (len(report.records), len(caught.value.problems)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("asks", "answers"),
+    [("User", "Assistant"), ("USER", "bot"), ("Human", "ChatGPT"), ("user", "Model"),
+     ("用户", "助手"), ("human", "GPT")],
+)  # fmt: skip
+@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
+def test_roles_are_read_in_whatever_case_and_language(
+    read_jsonl: Reader, asks: str, answers: str, keys: tuple[str, str]
+) -> None:
+    said = [("系统", "s"), (asks, "q"), (answers, "a")]
+    chat = [dict(zip(keys, turn, strict=True)) for turn in said]
+    for messages in (chat, json.dumps(chat)):
+        [record] = read_jsonl([{"messages": messages}], "conversations").records
+        assert record.messages == ({"role": "system", "content": "s"}, Q, A)
+
+
+def test_a_role_that_may_be_either_is_refused_with_a_remedy(read_jsonl: Reader) -> None:
+    chat = [{"role": "teacher", "content": "q"}, {"role": "student", "content": "a"}]
+    with pytest.raises(DataError, match=r"got str 'teacher'; write `user`, `assistant`"):
+        read_jsonl([{"messages": chat}], "conversations")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "<|image_pad|>q",
+        "<|vision_start|><|image_pad|><|vision_end|>\nq",
+        "q\n<image>",
+        "<img>q",
+        "q <img>",
+        "Picture 1: <img>a/b.jpg</img>\nq",
+        "<image_1> q",
+        "<|image_1|>\nq",
+        "<Image>\nq",
+        "q\n<image>\nr",
+    ],
+)
+def test_a_placeholder_of_an_image_leaves_the_record_out(read_jsonl: Reader, question: str) -> None:
+    report = read_jsonl([GOOD, {"messages": [user(question), A]}], "conversations")
+    assert report.dropped == {"images, video and audio are not supported": 1}
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Where does <image> go in SVG?", "What is the <img> tag for?", "Is <|image_pad|> a token?"],
+)
+def test_a_question_about_a_placeholder_stays(read_jsonl: Reader, question: str) -> None:
+    report = read_jsonl([{"messages": [user(question), A]}], "conversations")
+    assert (len(report.records), report.dropped) == (1, {})

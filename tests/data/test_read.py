@@ -213,7 +213,7 @@ def test_a_record_with_an_empty_reply_still_gives_its_prompt(read_jsonl: Reader)
     [
         ({"prompt": "q"}, "rows.jsonl:2: needs the field 'completion', has 'prompt'"),
         ({"prompt": "q", "completion": 3}, "rows.jsonl:2: completion must be text"),
-        ({"prompt": "q", "completion": None}, "got NoneType None"),
+        ({"prompt": None, "completion": "a"}, "got NoneType None"),
         ({"prompt": ["q"], "completion": "a"}, r"prompt\[0\] must be a message, got str 'q'"),
         (
             {"prompt": [{"role": "x", "content": ""}], "completion": "a"},

@@ -63,14 +63,15 @@ def test_another_label_is_a_column_that_is_not_used(
 ) -> None:
     rows = [{"prompt": "q", "completion": "a", "label": label} for label in labels]
     report = read_jsonl(rows, "conversations")
-    assert (report.records, report.notes) == ([CHAT, CHAT], ["not used: label (2 values)"])
+    assert (report.records, report.notes) == ([CHAT, CHAT], ["warning: not used: label (2 values)"])
 
 
 def test_labels_of_texts_of_pairs_and_of_prompts_are_noted(read_jsonl: Reader) -> None:
     pair = {"prompt": "q", "chosen": "good", "rejected": "bad", "label": 1}
     for row, kind in (({"text": "t", "label": 1}, "text"), (pair, "preferences"),
                       ({"prompt": "q", "completion": "a", "label": 0}, "prompts")):  # fmt: skip
-        assert read_jsonl([row], kind).notes == ["not used: label (1 values)"]
+        [note] = read_jsonl([row], kind).notes
+        assert note == ("warning: " * (kind == "preferences")) + "not used: label (1 values)"
 
 
 def test_the_format_is_that_of_the_columns_with_values(read_jsonl: Reader) -> None:
@@ -79,8 +80,8 @@ def test_the_format_is_that_of_the_columns_with_values(read_jsonl: Reader) -> No
     assert read_jsonl(rows, "conversations").records == [CHAT]
     rows = [{"prompt": "q", "chosen": None, "rejected": None},
             {"prompt": "q", "chosen": "good", "rejected": "bad"}]  # fmt: skip
-    with pytest.raises(DataError, match=r"rows.jsonl:1: chosen must be"):
-        read_jsonl(rows, "preferences")
+    report = read_jsonl(rows, "preferences")
+    assert (report.records, report.dropped) == ([PAIR], {"empty reply": 1})
 
 
 def test_a_file_of_two_formats_names_the_rows_that_do_not_fit(read_jsonl: Reader) -> None:

@@ -70,6 +70,9 @@ def remedy_in(message: str) -> dict[str, Any]:
          "conversations", CHAT),
         ({"chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("x")]},
          "conversations", CHAT),
+        ({"question": "q", "rejected_response": "b", "chosen_response": "a"}, "conversations",
+         CHAT),
+        ({"question": "q", "answer_id": "x7", "reply": "a"}, "conversations", CHAT),
         ({"question": "q", "topic": "x"}, "prompts", Prompt((user("q"),))),
         ({"instruction": "q"}, "prompts", Prompt((user("q"),))),
     ],
@@ -111,6 +114,40 @@ def test_ranked_replies_are_for_pairs_or_one_is_written_alone(read_jsonl: Reader
     assert read_jsonl([row], "preferences").records == [PAIR]
     [record] = read_jsonl([{**row, "output": "good"}], "conversations").records
     assert record.messages[-1] == assistant("good")
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        {"response_a": "x", "response_b": "y", "winner": "model_a"},
+        {"response_0": "x", "response_1": "y", "better_response_id": "1"},
+        {"response1": "x", "response2": "y", "overall_preference": -2},
+        {"answerA": "x", "answerB": "y"},
+        {"回答1": "x", "回答2": "y"},
+        {"chosen": "x", "original_response": "y"},
+        {"original_response": "x", "revised_response": "y"},
+        {"conversation_a": [user("q"), assistant("x")],
+         "conversation_b": [user("q"), assistant("y")], "winner": "tie"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("question", ["prompt", "question"])
+@pytest.mark.parametrize("kind", ["conversations", "preferences"])
+def test_none_of_several_replies_is_told_to_be_the_one_to_train(
+    read_jsonl: Reader, replies: dict[str, Any], question: str, kind: Kind
+) -> None:
+    with pytest.raises(DataError, match=r"comparison data: .*better reply to `chosen`") as caught:
+        read_jsonl([{question: "q", **replies}] * 2, kind)
+    assert not remedy_in(str(caught.value))
+
+
+def test_the_remedy_for_lists_of_replies_is_one_that_works(read_jsonl: Reader) -> None:
+    row: dict[str, Any] = {"prompt": [user("q")], "responses": ["good", "bad"]}
+    with pytest.raises(DataError, match="the best one as `chosen`"):
+        read_jsonl([row], "preferences")
+    row = {"question": "q", "output": "x", "responses": ["good", "bad"]}
+    with pytest.raises(DataError) as caught:
+        read_jsonl([row], "preferences")
+    assert read_jsonl([row], "preferences", **remedy_in(str(caught.value))).records == [PAIR]
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
