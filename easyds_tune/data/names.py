@@ -45,6 +45,16 @@ ASKED = re.compile(rf"(^|_)({_ASKED})s?{_ABOUT}")
 JUDGED = re.compile(rf"(^|_)({_JUDGED})s?{_ABOUT}")
 """Plain names of columns that may say what is trained, and how much."""
 
+_REPLIES = (
+    "completion", "response", "answer", "output", "reply", "generation", "candidate", "summary",
+    "conversation", "ref", "回答", "答案", "回复",
+)  # fmt: skip
+_REPLY = f"({'|'.join(_REPLIES)})"
+NUMBERED_REPLY = re.compile(rf"(.+_)?{_REPLY}_?([a-dijk]|\d+|one|two|first|second|left|right)")
+"""Plain names of one of several replies: `response_a`, `answer1`."""
+REPLY_VARIANT = re.compile(rf"{NUMBERED_REPLY.pattern}|.+_{_REPLY}")
+"""The same, and `original_response`."""
+
 
 def plain_name(column: str) -> str:
     """A name without its case, blanks and marks: `isGood`, `Is good?` and `is-good` are one."""

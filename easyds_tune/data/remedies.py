@@ -13,7 +13,7 @@ from easyds_tune.data.columns import Dirty, Fields, Malformed, Row, holding, nam
 from easyds_tune.data.formats import convert
 from easyds_tune.data.kinds import WrongKind, as_kind, checked
 from easyds_tune.data.messages import holds_messages
-from easyds_tune.data.names import plain_name, usual_column
+from easyds_tune.data.names import REPLY_VARIANT, plain_name, usual_column
 from easyds_tune.data.recognise import recognise
 from easyds_tune.data.records import Kind
 from easyds_tune.data.texts import parse_texts
@@ -47,15 +47,6 @@ _FORMATS = {
     "rejected": "preference",
     "prompt": "prompt",
 }
-_REPLIES = (
-    "completion", "response", "answer", "output", "reply", "generation", "candidate", "summary",
-    "conversation", "ref", "回答", "答案", "回复",
-)  # fmt: skip
-_REPLY = f"({'|'.join(_REPLIES)})"
-_VARIANT = re.compile(
-    rf"(.+_)?{_REPLY}_?([a-dijk]|\d+|one|two|first|second|left|right)|.+_{_REPLY}"
-)
-"""Names of replies of which there are several: `response_a`, `answer1`, `original_response`."""
 _ABOUT_A_REPLY = re.compile(
     r"_(ids?|idx|index|models?|scores?|ratings?|reasons?|types?|len|length|tokens?|source|lang|language"
     r"|time|date|url|hash|count)$"
@@ -119,7 +110,7 @@ def _compared(rows: list[Row]) -> list[str]:
     if chosen and rejected:
         return []
     plain = {column: plain_name(column) for column in columns}
-    variants = [column for column in columns if _VARIANT.fullmatch(plain[column])]
+    variants = [column for column in columns if REPLY_VARIANT.fullmatch(plain[column])]
     side = chosen or rejected
     if side:
         reply = usual_column([column for column in columns if column != side], "completion")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from easyds_tune.data.columns import Columns, Row, holding, is_empty, present
 from easyds_tune.data.messages import role_of
-from easyds_tune.data.names import plain_name, usual_column
+from easyds_tune.data.names import NUMBERED_REPLY, plain_name, usual_column
 
 _KTO_NAME = re.compile(r"kto_(tag|label)s?")
 _NAME = re.compile(
@@ -57,12 +57,14 @@ def kto_column(rows: Sequence[Row]) -> str | None:
 
 
 def _has_pair(rows: Sequence[Row]) -> bool:
-    """Whether one column has better and another has worse replies, which no label is about."""
+    """Whether the replies to one prompt stand in two columns, so no label is about one alone."""
     replies = [
         name
         for name in present(rows)
         if any(_word(row.columns[name]) not in _NUMBERS for row in holding(rows, name))
     ]
+    if sum(NUMBERED_REPLY.fullmatch(plain_name(name)) is not None for name in replies) > 1:
+        return True
     chosen = usual_column(replies, "chosen")
     return chosen is not None and (
         usual_column([name for name in replies if name != chosen], "rejected") is not None

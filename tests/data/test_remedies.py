@@ -123,6 +123,7 @@ def test_ranked_replies_are_for_pairs_or_one_is_written_alone(read_jsonl: Reader
         {"response_0": "x", "response_1": "y", "better_response_id": "1"},
         {"response1": "x", "response2": "y", "overall_preference": -2},
         {"answerA": "x", "answerB": "y"},
+        {"response_a": "x", "response_b": "y", "label": 1},
         {"回答1": "x", "回答2": "y"},
         {"chosen": "x", "original_response": "y"},
         {"original_response": "x", "revised_response": "y"},
