@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def find_sweep(name: str, root: Path = RESULTS_ROOT) -> Path:
             if (folder / JOURNAL_NAME).is_file():
                 return folder
     known = sorted(path.parent.name for path in root.glob(f"*/{JOURNAL_NAME}"))
-    if any((folder / "checkpoints").is_dir() for folder in (root / name, Path(name))):
+    # os.path.isdir is False for names that no file can have; Path.is_dir raises.
+    if any(os.path.isdir(folder / "checkpoints") for folder in (root / name, Path(name))):
         raise SpecError(
             [
                 f"{name} is a trial of easyds-tune train, not a sweep; for a best checkpoint "

@@ -329,7 +329,9 @@ def test_a_model_folder_that_is_not_whole_is_refused(
     setting = f"{setting}.model_name_or_path"
     tokenizer, weights = sweep_refused(f"{setting}=./model")
     assert tokenizer.startswith(f"{setting}: ./model: has no tokenizer, none of tokenizer.json, ")
-    assert weights == f"{setting}: ./model: has no weights, no *.safetensors and no *.bin"
+    assert (
+        weights == f"{setting}: ./model: has no weights, no *.safetensors and no pytorch_model*.bin"
+    )
     shutil.copy("data/models/tiny-reward/tokenizer.json", model)
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     (model / "model.safetensors").write_text(pointer, encoding="utf-8")
